@@ -1,6 +1,8 @@
-"""Candidates for every user of a file: many requests in flight, answers in the order of the file, saved part by part.
+"""Candidates for every user of a file. Many requests are in progress; answers keep the order of the file, and are saved
+part by part.
 
-Knows nothing of the command line. To keep a server busy from one core, Python touches users, never single hits.
+This module knows nothing of the command line. To keep a server busy from one core, Python handles users, never single
+hits.
 """
 
 import asyncio
@@ -29,14 +31,14 @@ from protos.recall.v1 import recall_pb2
 
 Answer = TypeVar("Answer")
 Report = Callable[[str, int], None]
-"""Called with what is going on and how many users are done with that."""
+"""A function that gets the current stage and the number of users who have passed it."""
 
 _UNLIMITED = 2**31 - 1
 _REQUESTS_PER_READ = 16
 _HITS_PER_PART = 2_000_000
 """Bounds memory where `top_k` is large: 16 bytes a hit, and two parts at once. An attribute counts as another hit."""
 _USER_BYTES = 16
-"""Most that a user takes in a request besides ids."""
+"""Most bytes that a user takes in a request besides ids."""
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 10.0
 
@@ -66,30 +68,30 @@ class Question:
 
 @dataclass(frozen=True)
 class Pace:
-    """How the asking goes. Changes nothing in the answers."""
+    """How fast requests are sent. It changes nothing in the answers."""
 
     concurrency: int = 8
-    """Requests in flight."""
+    """Requests in progress at a time."""
     users_per_request: int = 64
-    """Fewer where the server allows fewer, or where histories are long."""
+    """Users per request. There are fewer if the server allows fewer, or if histories are long."""
     users_per_part: int = 20_000
-    """Users between two savings; also a row group of the output."""
+    """Users between two saves, which is also a row group of the output."""
     give_up_after_s: float = 300.0
-    """Seconds without any answer after which a failing request is no longer repeated."""
+    """After so many seconds without any answer, a failing request is no longer repeated."""
 
 
 @dataclass
 class Outcome:
-    """What became of the users."""
+    """The results of a run."""
 
     users: int = 0
     """All users of the output."""
     asked: int = 0
-    """Those that were asked for in this run; parts of an earlier one hold the others."""
+    """The users that were asked for in this run. Parts of an earlier run have the others."""
     elapsed_s: float = 0.0
     statuses: Counter[str] = field(default_factory=Counter)
     model_versions: Counter[str] = field(default_factory=Counter)
-    """Users that each model answered."""
+    """The number of users that each model answered."""
     noted: int = 0
     """Users with a detail, such as a rule that was not applied or why a list is short."""
     note: str = ""
@@ -99,14 +101,14 @@ class Outcome:
 async def run(
     connection: Mapping[str, Any], histories: Histories, parts: Parts, question: Question, pace: Pace, report: Report
 ) -> Outcome:
-    """Answers the users that `parts` does not hold yet, and makes the output of all parts.
+    """Answer the users that `parts` does not have yet, and make the output from all parts.
 
-    Whatever ends it early, cancellation included, `parts` keeps what was saved, and another call goes on there.
+    If it ends early, even by cancellation, `parts` keeps what was saved, and another call continues from there.
 
     Args:
         connection: arguments of AsyncRecallClient.
         histories: the users.
-        parts: where it goes on and saves.
+        parts: where the run continues and saves.
         question: the same for all users.
         pace: bounded by the limits of the server.
         report: called for every request.
@@ -137,7 +139,7 @@ async def run(
 
 
 class _Asking:
-    """One pass over the users that are not answered yet."""
+    """One pass over the users who are not answered yet."""
 
     def __init__(
         self,
@@ -162,7 +164,7 @@ class _Asking:
         self._answered_at_s = time.monotonic()
 
     async def all(self) -> None:
-        """Keeps `concurrency` requests in flight; takes the answers in the order of the users."""
+        """Keep `concurrency` requests in progress, and take the answers in the order of the users."""
         channel = self._question.channel
         info = await self._patiently(lambda: self._client.get_server_info(channel=channel))
         limits, text = info.limits, has_text_ids(info)
@@ -193,7 +195,7 @@ class _Asking:
             await asyncio.gather(*pending, *([self._saving] if self._saving else []), return_exceptions=True)
 
     def _requests(self, limits: recall_pb2.Limits) -> Iterator[tuple[Any, list[recall_pb2.User]]]:
-        """User ids and users of each request, the limits kept; a limit of 0 is not known."""
+        """Yield user ids and users of each request within the limits. A limit of 0 is not known."""
         size = min(
             self._pace.users_per_request,
             limits.max_users or _UNLIMITED,
@@ -219,7 +221,7 @@ class _Asking:
                     yield rows.user_ids[start:end], users
 
     async def _ask(self, user_ids: Any, users: list[recall_pb2.User], slots: asyncio.Semaphore) -> Any:
-        """The answer to one request as a record batch."""
+        """Return the answer to one request as a record batch."""
         try:
             result = await self._patiently(lambda: self._recall(users))
         finally:
@@ -234,7 +236,7 @@ class _Asking:
         return result
 
     async def _patiently(self, call: Callable[[], Awaitable[Answer]]) -> Answer:
-        """Repeats a call that fails for reasons that pass, with growing pauses."""
+        """Repeat a call that fails for temporary reasons, with growing pauses."""
         pause_s = _FIRST_PAUSE_S
         while True:
             try:
@@ -251,7 +253,7 @@ class _Asking:
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
     async def _keep(self, answer: Any) -> None:
-        """Takes the next answer in order; saves a part as soon as there is one."""
+        """Take the next answer in order, and save a part when it is complete."""
         self._unsaved.append(answer)
         self._unsaved_rows += answer.num_rows
         self._done += answer.num_rows
@@ -260,7 +262,7 @@ class _Asking:
             await self._save(self._part_rows)
 
     async def _save(self, rows: int) -> None:
-        """Writes the first unsaved rows in a thread, after the part before."""
+        """Write the first unsaved rows in a thread, after the previous part."""
         table = pa.Table.from_batches(self._unsaved)
         self._unsaved = table.slice(rows).to_batches()
         self._unsaved_rows = max(0, self._unsaved_rows - rows)
@@ -270,12 +272,12 @@ class _Asking:
 
 
 def _passes(error: RecallError) -> bool:
-    """Whether the same request may succeed later. CANCELLED comes of a server that is going away."""
+    """Whether the same request may succeed later. A server that stops sends CANCELLED."""
     return isinstance(error, DeadlineExceededError | UnavailableError) or error.code is grpc.StatusCode.CANCELLED
 
 
 def _spans(sizes: Int64, most: int, most_bytes: int) -> Iterator[tuple[int, int]]:
-    """Cuts users into requests of at most `most` users and `most_bytes`, or of one user who is larger.
+    """Yield spans of users for requests of at most `most` users and `most_bytes`. A larger user is a request alone.
 
     Args:
         sizes: [N] int64, bytes of each user.

@@ -1,6 +1,6 @@
 """The input of a bulk run: users and their histories from a Parquet file.
 
-Knows nothing of the service. Has one batch of rows in memory, however large the file is.
+This module knows nothing of the service. It has one batch of rows in memory, however large the file is.
 """
 
 from collections.abc import Callable, Generator, Mapping
@@ -21,13 +21,13 @@ from clients.user_files import FileError
 Int64 = npt.NDArray[np.int64]
 
 EXCLUDE_COLUMN = "exclude_item_ids"
-"""Read where the input has it."""
+"""The column of exclusions, which is read if the input has it."""
 
 _LIST = "list<int64> or list<string>"
 _INTEGER_BYTES = 10
-"""Most that an integer takes in a request."""
+"""Most bytes that an integer takes in a request."""
 _FRAME_BYTES = 3
-"""That a text id takes besides its own."""
+"""Bytes that a text id takes in a request besides its text."""
 _READ_BUFFER_BYTES = 1024 * 1024
 
 
@@ -38,15 +38,15 @@ class IdLists:
     values: Any
     """[V] int64, or text as objects."""
     offsets: Int64
-    """[V + 1] int64: most bytes that the ids before each take in a request."""
+    """[V + 1] int64: most bytes that all ids before each id take in a request."""
     starts: Int64
-    """[N] int64."""
+    """[N] int64, the first id of each user."""
     ends: Int64
-    """[N] int64."""
+    """[N] int64, the end of the ids of each user."""
 
     @classmethod
     def from_arrow(cls, column: Any) -> Self:
-        """Ids of a list column [N]. A null list is empty, a null in a list is left out."""
+        """Return the ids of a list column [N]. A null list is empty, a null in a list is left out."""
         if pa.types.is_null(column.type):
             return cls(np.zeros(0, np.int64), np.zeros(1, np.int64), *np.zeros((2, len(column)), np.int64))
         lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
@@ -69,11 +69,11 @@ class IdLists:
         return self.offsets[self.ends] - self.offsets[self.starts]
 
     def last(self, limit: int) -> "IdLists":
-        """At most `limit` ids of each user, the last ones."""
+        """Return at most `limit` ids of each user, the last ones."""
         return replace(self, starts=np.maximum(self.starts, self.ends - limit))
 
     def of(self, user: int) -> ItemIds:
-        """The ids of one user."""
+        """Return the ids of one user."""
         ids: ItemIds = self.values[self.starts[user] : self.ends[user]].tolist()
         return ids
 
@@ -119,14 +119,14 @@ class Histories:
                 )
 
     def read(self, start: int, batch_rows: int) -> Generator[UserRows]:
-        """The rows from number `start` on, in order, at most `batch_rows` at a time.
+        """Yield the rows from number `start` on, in order, at most `batch_rows` at a time.
 
         Raises:
             FileError: the file is damaged, or its compression is not supported.
         """
         columns = [name for name in (self.user_column, self.history_column, self.exclude_column) if name]
         try:
-            # So pages are read as they are needed, not a row group's columns at once.
+            # With this, pages are read when they are needed, not all columns of a row group at once.
             with pq.ParquetFile(self.path, buffer_size=_READ_BUFFER_BYTES, pre_buffer=False) as file:
                 groups, skip = _groups_from(file.metadata, start)
                 for batch in file.iter_batches(batch_rows, row_groups=groups, columns=columns):
@@ -145,7 +145,7 @@ class Histories:
         )
 
     def fingerprint(self) -> dict[str, Any]:
-        """What tells this input from another one, as plain data."""
+        """Return what identifies this input, as plain data."""
         stat = self.path.stat()
         return {
             "input_rows": self.rows,
@@ -158,7 +158,7 @@ class Histories:
 
 
 def open_histories(path: Path, user_column: str, history_column: str, exclude_column: str | None) -> Histories:
-    """Looks at the columns of a Parquet file.
+    """Open a Parquet file and check its columns.
 
     Args:
         path: the file.
@@ -187,7 +187,7 @@ def open_histories(path: Path, user_column: str, history_column: str, exclude_co
 
 
 def _groups_from(metadata: Any, start: int) -> tuple[list[int], int]:
-    """The row groups that hold row `start` and what follows, and how many of their rows come before it."""
+    """Return the row groups that hold row `start` and the rows after it, and how many of their rows come before it."""
     ends = np.cumsum([metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)])
     first = int(np.searchsorted(ends, start, side="right"))
     return list(range(first, len(ends))), start - (int(ends[first - 1]) if first else 0)
@@ -202,7 +202,7 @@ def _check_column(path: Path, schema: Any, name: str, fits: Callable[[Any], bool
 
 
 def is_text(type_: Any) -> bool:
-    """Whether an Arrow type is that of text."""
+    """Whether an Arrow type is text."""
     return bool(pa.types.is_string(type_) or pa.types.is_large_string(type_))
 
 
@@ -211,7 +211,7 @@ def _is_user_id(type_: Any) -> bool:
 
 
 def _is_id_list(type_: Any) -> bool:
-    """Lists of signed integers or of text; also what writers make of a column without any value."""
+    """Whether it is a list of signed integers or of text. Writers also use null for a column without any value."""
     if pa.types.is_list(type_) or pa.types.is_large_list(type_):
         type_ = type_.value_type
         return bool(pa.types.is_signed_integer(type_) or pa.types.is_null(type_) or is_text(type_))

@@ -1,6 +1,6 @@
-"""The output of a bulk run, and the parts of it that a stopped run leaves behind.
+"""The output of a bulk run, and the parts that a stopped run leaves.
 
-Knows nothing of the service. Has one part in memory, however large the output is.
+This module knows nothing of the service. It has one part in memory, however large the output is.
 """
 
 import json
@@ -23,12 +23,12 @@ except ImportError:  # Windows
 class Parts:
     """The directory `<output>.parts`: 00000.parquet, 00001.parquet, ... and run.json, which says what was asked.
 
-    A part gets its name when all of it is on the disk, and one is written after the other: what a killed run leaves is
-    the beginning of the output. Made by `open_parts`.
+    A part gets its name when it is completely on the disk, and parts are written one after the other. So a killed run
+    leaves the beginning of the output. `open_parts` makes it.
     """
 
     def __init__(self, output: Path) -> None:
-        """Looks at what is there."""
+        """Read which parts are there."""
         self.output = output
         self.directory = output.with_name(f"{output.name}.parts")
         self.run_file = self.directory / "run.json"
@@ -38,7 +38,7 @@ class Parts:
         self.rows = 0
 
     def begin(self, run: Mapping[str, Any]) -> None:
-        """Goes on behind the parts that are there, if they answer the same question.
+        """Continue after the parts that are there, if they answer the same question.
 
         Raises:
             FileError: they do not, or one is missing.
@@ -85,7 +85,7 @@ class Parts:
         self.rows += len(table)
 
     def join(self) -> Generator[Any]:
-        """Makes the output of the parts, one row group each, and gives their tables on the way."""
+        """Make the output from the parts, one row group each, and yield their tables on the way."""
         schema = pq.read_schema(self.paths[0])
         with (
             _whole_file(self.output, self.directory / "output.tmp") as file,
@@ -99,14 +99,14 @@ class Parts:
         self.paths = []
 
     def clear(self) -> None:
-        """Removes the parts; run.json first, so that some of them never look like the beginning of a run."""
+        """Remove the parts. run.json goes first, so that the rest never looks like the beginning of a run."""
         self.run_file.unlink(missing_ok=True)
         for path in (*self.directory.glob("[0-9]*.parquet"), *self.directory.glob("*.tmp")):
             path.unlink()
         self.paths = []
 
     def remove(self) -> None:
-        """Removes parts and directory."""
+        """Remove parts and directory."""
         self.clear()
         (self.directory / "lock").unlink(missing_ok=True)
         with suppress(OSError):  # somebody put a file of theirs there
@@ -115,11 +115,11 @@ class Parts:
 
 @contextmanager
 def open_parts(output: Path, run: Mapping[str, Any], *, restart: bool, overwrite: bool) -> Iterator[Parts]:
-    """The parts of one run, for this process alone; without parts the directory is removed at the end.
+    """Open the parts of one run for this process alone. If there are no parts at the end, the directory is removed.
 
     Args:
         output: the file that they become.
-        run: what decides the content, as plain data; parts that are there must have been written under the same.
+        run: everything that decides the content, as plain data; it must equal that of the parts that are there.
         restart: remove the parts that are there.
         overwrite: the output may exist.
 
@@ -144,7 +144,7 @@ def open_parts(output: Path, run: Mapping[str, Any], *, restart: bool, overwrite
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Ends with the process, however that ends. Windows has no such lock."""
+    """Lock a directory until the process ends, however it ends. Windows has no such lock."""
     if fcntl is None:
         yield
         return
@@ -158,7 +158,7 @@ def _locked(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _whole_file(path: Path, temporary: Path) -> Iterator[BinaryIO]:
-    """A file that gets its name when all of it is on the disk. An OSError names the file."""
+    """Open a file that gets its name when it is completely on the disk. An OSError names the file."""
     try:
         with temporary.open("wb") as file:
             yield file

@@ -21,7 +21,7 @@ class _UsersPerSecond(ProgressColumn):
 
 @contextmanager
 def user_bar(done: int, total: int) -> Iterator[Callable[[str, int], None]]:
-    """A bar on a terminal, nothing elsewhere; gives what is to be called with the stage and the users done with it."""
+    """Show a progress bar on a terminal. Yield the function that gets the stage and the users who have passed it."""
     console = Console(stderr=True)
     columns = (
         TextColumn("{task.description}"),
@@ -42,7 +42,7 @@ def user_bar(done: int, total: int) -> Iterator[Callable[[str, int], None]]:
 
 
 def print_outcome(outcome: "Outcome", output: Path) -> None:
-    """Users, speed, statuses, models and the file."""
+    """Print users, speed, statuses, models and the file."""
     console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
     earlier = outcome.users - outcome.asked
     console.print(

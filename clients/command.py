@@ -1,4 +1,4 @@
-"""What the commands of `recall-client` and `recall-gateway` share: options, and failures in one or two lines."""
+"""Code that the commands of `recall-client` and `recall-gateway` share: options, and short error messages."""
 
 import functools
 import inspect
@@ -18,7 +18,7 @@ from clients.options import Connection, Group, OptionError, Options, flag, read
 from clients.sync_client import RecallClient
 
 _UsageError: type[Exception] = typer.BadParameter.__bases__[0]
-"""Click's UsageError. Typer brings its own Click along or imports it, depending on the version."""
+"""The class UsageError of Click. Typer contains its own Click or imports it, depending on the version."""
 
 
 def _print_version(wanted: bool) -> None:
@@ -36,17 +36,17 @@ Version = Annotated[
 
 
 def call(app: typer.Typer, name: str, arguments: Sequence[str], renamed: Mapping[str, str]) -> Any:
-    """What the command that the arguments name returns. Wrong usage is two lines on stderr and exit code 2.
+    """Run the command that the arguments name, and return its result. Wrong usage prints two lines on stderr.
 
     Args:
         app: the command line.
-        name: the program's.
-        arguments: what stands behind the program's name.
-        renamed: flags of earlier versions, which still work, and what they are called now.
+        name: the name of the program.
+        arguments: the words after the name of the program.
+        renamed: flags of earlier versions, which still work, and their current names.
 
     Raises:
-        SystemExit: wrong usage (2), an answer of no to a question (1), Ctrl-C (130), --help or --version (0), and
-            whatever code the command itself exits with.
+        SystemExit: wrong usage (2), an answer of no to a question (1), Ctrl-C (130), --help or --version (0), or the
+            exit code of the command itself.
     """
     print_anywhere()
     try:
@@ -74,7 +74,7 @@ def _renamed(word: str, renamed: Mapping[str, str]) -> str:
 
 
 def _exit_for(error: Any) -> NoReturn:
-    """Print what is wrong with the usage, and what was probably meant, and exit."""
+    """Print what is wrong with the usage and what was probably meant, and exit."""
     context = error.ctx
     if context and not context.args and type(error).__name__ == "NoArgsIsHelpError":
         error.show()
@@ -92,7 +92,7 @@ def _exit_for(error: Any) -> NoReturn:
 
 
 def parameters(group: type[Options]) -> list[inspect.Parameter]:
-    """The options of a group as parameters of a command: all as text, which the group itself checks."""
+    """Return the options of a group as parameters of a command. All are text, which the group itself checks."""
     made, panel = [], None
     for name, field in group.model_fields.items():
         panel = group.panels.get(name, panel)
@@ -112,7 +112,7 @@ def parameters(group: type[Options]) -> list[inspect.Parameter]:
 
 
 def with_options(command: Callable[..., Any], takes: str, group: type[Options]) -> Callable[..., Any]:
-    """A command with the options of a group instead of the parameter that takes the group."""
+    """Return a command with the options of a group instead of the parameter that takes the group."""
     own = [each for each in inspect.signature(command).parameters.values() if each.name != takes]
 
     @functools.wraps(command)
@@ -130,7 +130,7 @@ def with_options(command: Callable[..., Any], takes: str, group: type[Options]) 
 
 
 def with_connection(command: Callable[..., None], group: type[Connection] = Connection) -> Callable[..., None]:
-    """A command that takes a `connection`, with the options of that; a failure becomes one line and an exit code."""
+    """Return a command whose `connection` comes from options. A failure becomes one line and an exit code."""
 
     @functools.wraps(command)
     def run_connected(**values: Any) -> None:
@@ -157,7 +157,7 @@ def with_connection(command: Callable[..., None], group: type[Connection] = Conn
 
 
 def with_client(command: Callable[..., None]) -> Callable[..., None]:
-    """A command that takes a `client`, with the options of the connection."""
+    """Return a command whose `client` is made from the options of the connection."""
     own = [each for each in inspect.signature(command).parameters.values() if each.name != "client"]
 
     @functools.wraps(command)
@@ -170,7 +170,7 @@ def with_client(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _read(group: type[Group], context: typer.Context, values: dict[str, Any]) -> Group:
-    """A group of options out of the values of a command; the environment is read anew, as text."""
+    """Make a group of options from the values of a command. The environment is read again, as text."""
     taken = {name: values.pop(name) for name in group.model_fields}
     return read(group, {name: taken[name] for name in taken if _on_command_line(context, name)})
 
@@ -181,7 +181,7 @@ def _on_command_line(context: typer.Context, name: str) -> bool:
 
 
 def _kind(annotation: Any) -> Any:
-    """What Typer makes of an option: a switch, a list of texts or one text."""
+    """Return the type of an option for Typer: a switch, a list of texts or one text."""
     if annotation is bool:
         return bool
     return list[str] | None if get_origin(annotation) is tuple else str | None

@@ -1,6 +1,6 @@
-"""All that the blocking and the asyncio client have in common: requests, splitting, deadlines, channel settings.
+"""Everything that the blocking and the asyncio client share: requests, splitting, deadlines, channel settings.
 
-Never makes a call and never waits; the two clients differ in nothing else.
+This module never makes a call and never waits. The two clients differ only in that.
 """
 
 import json
@@ -62,14 +62,14 @@ SERVICE_CONFIG: dict[str, Any] = {
             "retryPolicy": _BACKOFF | {"retryableStatusCodes": ["RESOURCE_EXHAUSTED"]},
         },
     ],
-    # A failure takes one token, an answer gives back a tenth; at half or less nothing is retried, so that a dying
-    # server is not stormed.
+    # A failure takes one token, an answer gives back a tenth. At half or less nothing is retried, so that
+    # retries do not overload a failing server.
     "retryThrottling": {"maxTokens": 100, "tokenRatio": 0.1},
 }
 _MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 
-# grpc.health.v1.Health/Check, spoken in bytes: the answer is one enum field whose value 1 means SERVING. Saves callers
-# the grpcio-health-checking package.
+# grpc.health.v1.Health/Check in bytes: the answer is one enum field whose value 1 means SERVING. So callers do
+# not need the grpcio-health-checking package.
 _HEALTH_CHECK = "/grpc.health.v1.Health/Check"
 HEALTH_SERVING = b"\x08\x01"
 _MAX_HEALTH_SERVICE_BYTES = 127
@@ -126,7 +126,7 @@ class RecallResult:
 
 
 def join_responses(responses: Sequence[recall_pb2.RecallResponse]) -> RecallResult:
-    """Answers to the requests of one batch, in the order of the requests, as one."""
+    """Join the answers to the requests of one batch, in the order of the requests."""
     return RecallResult(
         results=[candidates for response in responses for candidates in response.results],
         model_versions=tuple(dict.fromkeys(response.model_version for response in responses)),
@@ -173,7 +173,7 @@ class Deadline:
         return cls(time.monotonic() + timeout_s)
 
     def remaining_s(self) -> float:
-        """Seconds left, 0 when it passed; gRPC answers a call with 0 left with DEADLINE_EXCEEDED and sends nothing."""
+        """Seconds left, 0 after the deadline. gRPC then answers with DEADLINE_EXCEEDED and sends nothing."""
         return max(0.0, self.at_s - time.monotonic())
 
 
@@ -181,7 +181,7 @@ class Stubs:
     """The methods of the service over one channel."""
 
     def __init__(self, channel: Any) -> None:
-        """`channel`: of the module grpc or grpc.aio."""
+        """Prepare the methods. `channel`: of the module grpc or grpc.aio."""
         self.channel = channel
         self.recall = recall_pb2_grpc.RecallServiceStub(channel)
         self.admin = admin_pb2_grpc.AdminServiceStub(channel)
@@ -189,7 +189,7 @@ class Stubs:
 
 
 class ClientCore:
-    """What a client holds between calls. Thread-safe, like the channel under it."""
+    """The state of a client between calls. It is thread-safe, like its channel."""
 
     _transport: ClassVar[Any]  # the module grpc or grpc.aio; both open channels in the same words
 
@@ -243,11 +243,11 @@ class ClientCore:
         self._opened: WeakKeyDictionary[object, Stubs] = WeakKeyDictionary()
 
     def _owner(self) -> object:
-        """What a channel belongs to, and ends with."""
+        """The object that a channel belongs to, and ends with."""
         raise NotImplementedError
 
     def _stubs(self) -> Stubs:
-        """The methods over the channel of `_owner`, which is opened if there is none."""
+        """Return the methods over the channel of `_owner`, which is opened if there is none."""
         if self._given:
             return self._given
         owner = self._owner()
@@ -257,7 +257,7 @@ class ClientCore:
             return self._opened[owner]
 
     def _taken(self) -> Stubs | None:
-        """The methods over the channel of `_owner`, which the client then forgets; None if there is none to close."""
+        """Return the methods over the channel of `_owner`, and forget them; None if there is none to close."""
         with self._opening:
             return self._opened.pop(self._owner(), None)
 
@@ -271,7 +271,7 @@ class ClientCore:
         return Stubs(self._transport.secure_channel(self._target, self._credentials, options=options))
 
     def _failed(self, error: grpc.RpcError) -> RecallError:
-        """Our exception for a failed call."""
+        """Return our exception for a failed call."""
         if self._given:
             return from_rpc_error(error)
         return from_rpc_error(error, self._target, proxy_of(self._target, os.environ))
@@ -300,9 +300,9 @@ class ClientCore:
         channel: str = "",
         split_key: str = "",
     ) -> list[recall_pb2.RecallRequest]:
-        """The batch in as few requests as the limits allow; at least one, so that the server judges an empty batch.
+        """Split the batch into as few requests as the limits allow. The server judges an empty batch, as one request.
 
-        Pages are one request, because a token is.
+        Pages are one request, because there is one token.
         """
         users = users_of(histories, exclude_item_ids, self._max_history)
         most = self._most_users(top_k, return_attributes)
@@ -401,7 +401,7 @@ class ClientCore:
         return similar_requests(queries, exclude_item_ids, *limits, **options)
 
     def _most_users(self, top_k: int, return_attributes: Sequence[str]) -> int:
-        """How many users, or queries, one request may have."""
+        """Return how many users, or queries, one request may have."""
         values = max(1, top_k) * (1 + len(return_attributes))
         return max(1, min(self._max_users, self._max_candidates // values))
 
@@ -413,7 +413,7 @@ class ClientCore:
 
 
 def _credentials(tls: bool | str | Path, client_cert: tuple[str | Path, str | Path] | None) -> Any:
-    """What gRPC needs for TLS; None without it."""
+    """Return the credentials of gRPC for TLS; None without TLS."""
     if not tls:
         if client_cert:
             raise ValueError("client_cert needs tls")

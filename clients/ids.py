@@ -1,4 +1,4 @@
-"""Item ids of both kinds, integers and text: how they get into requests, and how they are read out of answers.
+"""Item ids of both kinds, integers and text: writes them into requests, and reads them from answers.
 
 A release has ids of one kind, which `id_type` of GetServerInfo tells. In the contract every field of integers has a
 twin for text ids ("keys"). Only this module knows which fields belong together.
@@ -39,18 +39,18 @@ def has_text_ids(info: recall_pb2.GetServerInfoResponse) -> bool:
 
 
 def fill(message: Message, field: str, given: ItemIds, name: str, limit: int | None = None) -> None:
-    """Put item ids into a field of a request: into its twin if they are text. No ids fit both kinds.
+    """Put item ids into a field of a request, or into its twin if they are text. An empty list fits both kinds.
 
     Args:
         message: the request, or a part of it.
         field: of integers.
         given: the ids; the first one tells the kind.
-        name: what the caller knows them as.
+        name: the caller's name for them.
         limit: how many of the newest ids are kept; None keeps all.
 
     Raises:
-        TypeError: they are no list of ids of one kind; names the place.
-        ValueError: an id does not fit 64 bits, or is no valid text; names the place.
+        TypeError: they are no list of ids of one kind; the message names the place.
+        ValueError: an id does not fit 64 bits, or is no valid text; the message names the place.
     """
     try:
         if isinstance(given, bytes | str):
@@ -98,7 +98,7 @@ def one_field(plain: Any) -> None:
 
 
 def _fault(given: Any, name: str) -> Exception:
-    """What is wrong with item ids that a message refuses."""
+    """Return what is wrong with item ids that a message refuses."""
     if isinstance(given, str | bytes) or not hasattr(given, "__iter__"):
         return TypeError(f"{name} is {_shown(given)}, must be a list of item ids: {_EXAMPLE}")
     text = isinstance(next(iter(given), None), str)
@@ -125,7 +125,7 @@ def _fault_of_text(value: str) -> str:
 
 
 def _fault_of_integer(value: Any) -> str:
-    """Raises TypeError if it is no integer."""
+    """Return what is wrong with an integer id; empty if nothing is. Raises TypeError if it is no integer."""
     return "" if -(2**63) <= index(value) < 2**63 else "does not fit 64 bits: item ids are from -2**63 to 2**63 - 1"
 
 

@@ -37,7 +37,7 @@ class Options(BaseModel):
     panels: ClassVar[Mapping[str, str]] = {}
     """Panels of the help: the field that a panel begins with, and the panel's title."""
     prefix: ClassVar[str]
-    """Before the variables of a program's own options and, in version 0.1, before all of its variables."""
+    """Prefix of the variables of a program's own options and, in version 0.1, of all its variables."""
 
     @classmethod
     def variable(cls, name: str) -> str:
@@ -49,7 +49,7 @@ Group = TypeVar("Group", bound=Options)
 
 
 class Connection(Options):
-    """Which server to call, and how to get in."""
+    """The server to call, and the credentials for it."""
 
     panels: ClassVar = {"server": "Servers"}
     prefix: ClassVar = "RECALL_CLIENT_"
@@ -112,7 +112,7 @@ RENAMED = {flag(earlier.lower()): flag(name) for name, earlier in SHARED.items()
 
 
 def read(group: type[Group], flags: Mapping[str, Any]) -> Group:
-    """A group of options from the command line and the environment.
+    """Read a group of options from the command line and the environment.
 
     Args:
         group: the model.

@@ -16,7 +16,7 @@ from clients.ids import one_field
 
 
 def to_plain(message: Message) -> dict[str, Any]:
-    """Every field under its protobuf name; enums by name. Item ids are in the fields of integers, text ids too."""
+    """Return every field under its protobuf name; enums by name. Text ids, too, are in the fields of integers."""
     plain = _fields(message)
     one_field(plain)
     one_list(plain)
@@ -43,6 +43,6 @@ def _plain_value(field: Any, value: Any) -> Any:
 
 
 def _short_float(value: float) -> float:
-    """The float32 as people write it, 0.1 and not 0.10000000149011612, that reads back as the same float32."""
+    """Return the shortest number that reads back as the same float32: 0.1 and not 0.10000000149011612."""
     short = float(f"{value:.7g}")
     return short if struct.pack("f", short) == struct.pack("f", value) else float(f"{value:.9g}")

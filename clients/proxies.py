@@ -1,31 +1,30 @@
-"""The proxy that gRPC takes from the environment, and when it must not."""
+"""Finds the proxy that gRPC takes from the environment, and the targets that must not use it."""
 
 import re
 from collections.abc import Mapping
 
 PROXY_VARIABLES = ("grpc_proxy", "https_proxy", "http_proxy")
-"""In the order in which gRPC looks; in lower case only."""
+"""The variables in the order in which gRPC reads them; only in lower case."""
 _NO_PROXY = ("no_grpc_proxy", "no_proxy")
 _LOOPBACK = re.compile(r"localhost|127(\.\d+){3}|::1")
 
 
 def hosts_of(target: str) -> list[str]:
-    """The hosts of a gRPC target such as `host:port`, `dns:///host:port` or `ipv4:1.2.3.4:50051,1.2.3.5:50051`."""
+    """Return the hosts of a target such as `host:port`, `dns:///host:port` or `ipv4:1.2.3.4:50051,1.2.3.5:50051`."""
     addresses = re.sub(r"^[a-z0-9+-]+:(//[^/]*/|(?=.*:))", "", target, count=1)
     return [re.sub(r":\d+$", "", address).strip("[]") for address in addresses.split(",")]
 
 
 def is_local(target: str) -> bool:
-    """Whether a target is this machine: a Unix socket or loopback addresses alone."""
+    """Whether a target is this machine: only a Unix socket or loopback addresses."""
     if target.startswith(("unix:", "unix-abstract:", "vsock:")):
         return True
     return all(_LOOPBACK.fullmatch(host) for host in hosts_of(target))
 
 
 def proxy_of(target: str, environment: Mapping[str, str]) -> str:
-    """The variable with the proxy that gRPC sends the calls for a target to, as `name=value` without password.
-
-    Empty if it uses none.
+    """Return the variable with the proxy that gRPC uses for a target, as `name=value` without password; empty without
+    one.
     """
     if is_local(target):
         return ""

@@ -1,4 +1,4 @@
-"""Requests from plain Python values, split so that a server accepts each, and errors that name what cannot be sent."""
+"""Makes requests from plain Python values, and splits them for the server's limits. Errors name the wrong value."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
@@ -8,7 +8,7 @@ from clients.ids import ItemIds, fill, kinds_of
 from protos.recall.v1 import recall_pb2
 
 History = ItemIds | str | recall_pb2.User
-"""Of a user: item ids, oldest first; or the user_id of one whom the service remembers; or a ready message."""
+"""The history of a user: item ids, oldest first; or the user_id of a remembered user; or a ready message."""
 Boost = Mapping[str, Any] | recall_pb2.Boost
 """What is added to some items: `{"filter": "margin > 0.3", "add": 0.2}`, or
 `{"attribute": "published_at", "half_life_days": 14, "weight": 0.5}`."""
@@ -18,11 +18,11 @@ MergeStrategyName = Literal["best_score", "round_robin"]
 NeighboursName = Literal["default", "on", "off"]
 
 MAX_REQUEST_BYTES = 4 * 1024 * 1024
-"""What a server accepts that was started without `--max-request-bytes`."""
+"""Most bytes of a request that a server without `--max-request-bytes` accepts."""
 NO_RULES: Mapping[str, Any] = MappingProxyType({})
 """No rules about candidates."""
 MAX_HISTORY = 10_000
-"""Ids of a user that a server accepts which was started without `--max-history`."""
+"""Most ids of a user that a server without `--max-history` accepts."""
 _MERGE_STRATEGIES: dict[str, recall_pb2.MergeStrategy] = {
     "best_score": recall_pb2.MERGE_STRATEGY_BEST_SCORE,
     "round_robin": recall_pb2.MERGE_STRATEGY_ROUND_ROBIN,
@@ -33,7 +33,7 @@ _NEIGHBOURS: dict[str, recall_pb2.Neighbours] = {
     "off": recall_pb2.NEIGHBOURS_OFF,
 }
 _SPARE_BYTES = 1024
-"""Of a request for all but users and filter, and for the frame that gRPC counts too."""
+"""Bytes of a request besides users and filter, with the frame that gRPC counts too."""
 _FIELD_BYTES = 6
 """Most bytes of the tag and length before a user."""
 
@@ -44,16 +44,16 @@ def users_of(
     max_history: int,
     field: str = "histories",
 ) -> list[recall_pb2.User]:
-    """The users of a batch.
+    """Make the users of a batch.
 
     Args:
         histories: of each user.
         exclude_item_ids: of each user; None if nothing is excluded.
-        max_history: ids of a history that are sent, the newest ones: a model looks at fewer.
-        field: what the caller knows the histories as.
+        max_history: ids of a history that are sent, the newest ones; a model looks at fewer.
+        field: the caller's name for the histories.
 
     Raises:
-        TypeError: a value is of the wrong kind, or ids are integers and text; says which.
+        TypeError: a value is of the wrong kind, or ids are integers and text; the message says which.
         ValueError: an id does not fit 64 bits, or the two lists do not belong together.
     """
     if isinstance(histories, str | bytes):
@@ -83,7 +83,7 @@ def user_of(
     field: str = "history",
     exclude: str = "exclude_item_ids",
 ) -> recall_pb2.User:
-    """One user; `field` and `exclude` are what the caller knows the two values as. Raises what `users_of` raises."""
+    """Make one user. `field` and `exclude` are the caller's names for the two values. Raises what `users_of` raises."""
     if isinstance(history, recall_pb2.User):
         if len(exclude_item_ids):
             raise ValueError("exclude_item_ids goes with plain histories; a User message carries its own")
@@ -104,7 +104,7 @@ def updates_of(
     events: Mapping[str, Sequence[str]] | None = None,
     shown_item_ids: Mapping[str, ItemIds] | None = None,
 ) -> recall_pb2.UpsertUsersRequest:
-    """The updates of an UpsertUsers, of each the newest `max_history` clicks, for a server stores fewer.
+    """Make the updates of an UpsertUsers, with the newest `max_history` clicks each, because a server stores fewer.
 
     What a user was shown is in the update with the user's clicks, or else in one of its own after all others. Raises
     what `users_of` raises, and names the user_id; ValueError, too, for kinds (`events`) that do not fit the ids.
@@ -135,7 +135,7 @@ def updates_of(
 
 
 def _kinds_of(user_id: str, kinds: Sequence[str], ids: int) -> Sequence[str]:
-    """The kinds of a user's ids. Raises TypeError or ValueError if they are not one text for each id."""
+    """Return the kinds of a user's ids. Raises TypeError or ValueError if they are not one text for each id."""
     if isinstance(kinds, str) or not all(isinstance(kind, str) for kind in kinds):
         raise TypeError(f"events[{user_id!r}] must be a list of texts, the kind of each id, such as ['view', 'buy']")
     if len(kinds) != ids:
@@ -144,14 +144,14 @@ def _kinds_of(user_id: str, kinds: Sequence[str], ids: int) -> Sequence[str]:
 
 
 def merge_strategy_of(name: str) -> recall_pb2.MergeStrategy:
-    """The number of a strategy. Raises ValueError if there is none of this name."""
+    """Return the number of a strategy. Raises ValueError if there is none of this name."""
     if name not in _MERGE_STRATEGIES:
         raise ValueError(f"merge_strategy is {name!r}, must be one of {', '.join(_MERGE_STRATEGIES)}")
     return _MERGE_STRATEGIES[name]
 
 
 def neighbours_of(name: str) -> recall_pb2.Neighbours:
-    """The enum value of a name. Raises ValueError for another name."""
+    """Return the enum value of a name. Raises ValueError for another name."""
     if name not in _NEIGHBOURS:
         raise ValueError(f"neighbours is {name!r}, must be one of {', '.join(_NEIGHBOURS)}")
     return _NEIGHBOURS[name]
@@ -208,9 +208,9 @@ Part = TypeVar("Part", recall_pb2.User, recall_pb2.ItemQuery)
 
 
 def split(users: Sequence[Part], max_users: int, max_bytes: int, filter_: str) -> Iterator[Sequence[Part]]:
-    """The users, or queries, in as few parts as the limits allow, in order; at least one part.
+    """Split the users, or queries, into as few parts as the limits allow, in order; at least one part.
 
-    A user who is larger than `max_bytes` is a part of its own, which the server judges.
+    A user larger than `max_bytes` is a part alone, which the server judges.
     """
     room = max_bytes - _SPARE_BYTES - len(filter_.encode())
     start = size = 0

@@ -11,7 +11,7 @@ from clients.statuses import ItemStatus
 from protos.recall.v1 import recall_pb2
 
 ItemQuery = int | str | ItemIds | recall_pb2.ItemQuery
-"""What others must be similar to: one item id; or several; or a ready message."""
+"""What the items must be similar to: one item id, several ids, or a ready message."""
 SimilarBy = Literal["embedding", "neighbours", "both"]
 
 _BY: dict[str, recall_pb2.Source] = {
@@ -26,7 +26,7 @@ class SimilarItemsResult:
     """The answer to a batch of queries for similar items."""
 
     results: list[recall_pb2.SimilarItems]
-    """One for each query, in the same order."""
+    """One result for each query, in the same order."""
     model_versions: tuple[str, ...]
     """Models that answered, as in `RecallResult`."""
     collections: tuple[str, ...]
@@ -55,7 +55,7 @@ class SimilarItemsResult:
 
 
 def join_similar(responses: Sequence[recall_pb2.SimilarItemsResponse]) -> SimilarItemsResult:
-    """Answers to the requests of one batch, in the order of the requests, as one."""
+    """Join the answers to the requests of one batch, in the order of the requests."""
     return SimilarItemsResult(
         results=[similar for response in responses for similar in response.results],
         model_versions=tuple(dict.fromkeys(response.model_version for response in responses)),
@@ -78,10 +78,10 @@ def similar_requests(
     return_attributes: Sequence[str],
     channel: str = "",
 ) -> list[recall_pb2.SimilarItemsRequest]:
-    """The batch in as few requests as the limits allow: `most` queries and `max_bytes` bytes in each.
+    """Split the batch into as few requests as the limits allow: `most` queries and `max_bytes` bytes in each.
 
     Raises:
-        TypeError: a value is of the wrong kind; says which.
+        TypeError: a value is of the wrong kind; the message says which.
         ValueError: an id does not fit 64 bits, or `by` is unknown, or the two lists do not belong together.
     """
     if by not in _BY:

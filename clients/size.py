@@ -1,4 +1,4 @@
-"""How many servers and how much Milvus a load needs, by the measured figures. It asks no server."""
+"""Computes how many servers and how much Milvus a load needs, from measured figures. It asks no server."""
 
 import math
 import re
@@ -7,26 +7,26 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 MEASURED_ITEMS = 3_700_000
-"""The largest catalogue."""
+"""Items of the largest catalogue."""
 MEASURED_DIM = 64
 MEASURED_TOP_K = 50
 SERVER_S_ALONE = 0.25
-"""Processor seconds of a server for 1,000 users, one a request."""
+"""Processor seconds of a server for 1,000 users in requests of one user."""
 SERVER_S_TOGETHER = 0.07
-"""The same, 64 a request."""
+"""Processor seconds of a server for 1,000 users in requests of 64 users."""
 MILVUS_S = 0.8
-"""Processor seconds of Milvus for 1,000 users, four interests each, 367,982 items; 0.6 to 0.8 were measured."""
+"""Processor seconds of Milvus for 1,000 users with four interests each, 367,982 items; we measured 0.6 to 0.8."""
 SEARCH_COST = {12_000: 0.4, 367_982: 1.0, 1_230_000: 1.9}
-"""Cost of searching one segment of that many items (HNSW, ef=128) over one of 367,982; the last as one of three."""
+"""Cost of searching a segment of so many items (HNSW, ef=128) over one of 367,982; the last is one of three."""
 SERVED_BY_TOP_K = {10: 2_060, 50: 1_900, 200: 1_400, 1_000: 310}
-"""Users a second of one machine, by candidates a user."""
+"""Users per second of one machine, by candidates per user."""
 SERVER_GB, SERVER_GB_PER_MILLION = 0.2, 0.28
-"""Memory of a server process, and of a machine for every million items of a model that its servers have mapped."""
+"""Memory of a server process, and of a machine per million items of a model that its servers have mapped."""
 MILVUS_GB, MILVUS_GB_PER_MILLION = 0.25, 0.6
-"""Memory of Milvus, and for every million items (HNSW, M=32)."""
+"""Memory of Milvus, and per million items (HNSW, M=32)."""
 
 SERVER_MODELS = 2
-"""Models in a machine's memory: the one that serves, and the one that is being loaded."""
+"""Models in a machine's memory: the served one, and one that is being loaded."""
 FULL = 0.9
 """Share of a query node's memory above which Milvus loads nothing more, by its defaults."""
 FLOAT_BYTES, ID_BYTES = 4, 8
@@ -35,24 +35,24 @@ _UNITS = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9}
 
 
 class SizeError(ValueError):
-    """A load or machine that makes no sense; the message names the option, the value and the limit."""
+    """A load or machine that cannot be. The message names the option, the value and the limit."""
 
 
 @dataclass(frozen=True)
 class Load:
-    """What is to be served, and by what machines."""
+    """The load to serve, and the machines to serve it."""
 
     items: float
     users_per_s: float
-    """At the peak."""
+    """Users per second at the peak."""
     top_k: int = 50
     users_per_request: int = 1
     dim: int = 64
     """Numbers in an item's vector."""
     replicas: int = 2
-    """Copies of a collection in Milvus' memory: one can be lost, and searches are shared out."""
+    """Copies of a collection in Milvus' memory. One may be lost, and searches are spread over them."""
     collections: int = 3
-    """Collections in Milvus' memory: the live one, the one before it and the one being built."""
+    """Collections in Milvus' memory: the live one, the previous one and the one that is being built."""
     headroom: float = 0.4
     """Share of the processors that is idle at the peak."""
     node_cores: int = 16
@@ -60,12 +60,12 @@ class Load:
     node_gb: float = 64
     """Memory of a query node, GB."""
     segment_mb: float = 1024
-    """Milvus' dataCoord.segment.maxSize."""
+    """The default of Milvus for dataCoord.segment.maxSize."""
     milvus_cpu_s: float | None = None
-    """Processor seconds of Milvus for 1,000 users, measured at this size; instead of the estimate."""
+    """Processor seconds of Milvus for 1,000 users, measured at this size; it replaces the estimate."""
 
     def __post_init__(self) -> None:
-        """Refuse what makes no sense. Raises SizeError."""
+        """Refuse impossible values. Raises SizeError."""
         for name, value in vars(self).items():
             if value is not None and name != "headroom" and not 0 < value < math.inf:
                 raise SizeError(f"{name} is {value:g}: it must be above 0")
@@ -81,7 +81,7 @@ class Servers:
 
     processes: int
     cores: float
-    """That they use at the peak, all together."""
+    """Cores that they use at the peak, all together."""
     gb_each: float
 
 
@@ -91,20 +91,20 @@ class Milvus:
 
     query_nodes: int
     cores: float
-    """That they use at the peak, all together."""
+    """Cores that they use at the peak, all together."""
     gb: float
     """Memory that they fill, all together."""
     segments: int
-    """Of one collection; every search goes through all of them."""
+    """Segments of one collection. Every search reads all of them."""
 
 
 @dataclass(frozen=True)
 class Assumption:
-    """One step from what was measured to the figures."""
+    """One step from the measured figures to the result."""
 
     says: str
     extrapolated: bool
-    """Whether it goes beyond what was measured."""
+    """Whether it goes beyond what we measured."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class Size:
 
 
 def amount(text: str) -> float:
-    """20k is 20,000; 100M is 100,000,000; 1.5G, or 1.5B, is 1,500,000,000. Raises SizeError."""
+    """Read 20k as 20,000, 100M as 100,000,000, and 1.5G or 1.5B as 1,500,000,000. Raises SizeError."""
     found = re.fullmatch(r"(\d[\d,_]*\.?\d*)([kmgb]?)", text.strip().lower())
     if not found:
         raise SizeError(f"{text!r} is not an amount such as 20000, 20k or 100M")
@@ -125,7 +125,7 @@ def amount(text: str) -> float:
 
 
 def size(load: Load) -> Size:
-    """The least that carries a load with the headroom asked for."""
+    """Return the smallest size that serves the load with the wanted headroom."""
     top_k_cost = _top_k_cost(load.top_k)
     segments, search_cost = _searching(load)
     server_s = _server_s(load.users_per_request) * top_k_cost
@@ -135,21 +135,21 @@ def size(load: Load) -> Size:
 
 
 def _server_s(users_per_request: int) -> float:
-    """Processor seconds for 1,000 users: a cost for each user and one for each request, through the two measured."""
+    """Return processor seconds for 1,000 users: a cost per user and one per request, by the two measurements."""
     per_request = (SERVER_S_ALONE - SERVER_S_TOGETHER) / (1 - 1 / 64)
     per_user = SERVER_S_ALONE - per_request
     return per_user + per_request / users_per_request
 
 
 def _top_k_cost(top_k: int) -> float:
-    """Cost of a user with `top_k` candidates over one with 50."""
+    """Return the cost of a user with `top_k` candidates over one with 50."""
     return _between({k: SERVED_BY_TOP_K[MEASURED_TOP_K] / served for k, served in SERVED_BY_TOP_K.items()}, top_k)
 
 
 def _searching(load: Load) -> tuple[int, float]:
-    """Segments of a collection, and the cost of searching all of them over one segment of 367,982 items.
+    """Return the segments of a collection, and the cost of searching all of them over one segment of 367,982 items.
 
-    Beyond the largest segment that was measured it grows with the depth of the graph, which is an assumption.
+    Beyond the largest measured segment, the cost grows with the depth of the graph, which is an assumption.
     """
     segments = math.ceil(load.items / (load.segment_mb * 2**20 / (FLOAT_BYTES * load.dim + ID_BYTES)))
     rows, largest = load.items / segments, max(SEARCH_COST)
@@ -159,7 +159,7 @@ def _searching(load: Load) -> tuple[int, float]:
 
 
 def _between(measured: Mapping[float, float], x: float) -> float:
-    """Linear between the two nearest that were measured, and level beyond the first and the last."""
+    """Interpolate between the two nearest measured points; beyond the first and the last, return their values."""
     known = sorted(measured)
     x = min(max(x, known[0]), known[-1])
     after = max(bisect_left(known, x), 1)
@@ -168,7 +168,7 @@ def _between(measured: Mapping[float, float], x: float) -> float:
 
 
 def _gb_per_million(measured: float, dim: int) -> float:
-    """Memory for a million items whose vectors have another length than those measured."""
+    """Return the memory of a million items whose vectors have another length than the measured ones."""
     return measured + (dim - MEASURED_DIM) * FLOAT_BYTES / 1_000
 
 

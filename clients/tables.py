@@ -101,8 +101,7 @@ def origin_line(
 
 
 def explain_view(response: recall_pb2.ExplainResponse, titles: Titles) -> RenderableType:
-    """What each interest found, where its hits went, and the candidates that came of it."""
-    used = ", ".join(_named(item_id, titles) for item_id in ids_of(response, "used_hist_item"))
+    """Show which clicks made each interest, what it found, why its hits were dropped, and the candidates."""
     reasons = sorted({hit.reason for hit in response.dropped})
     table = _table()
     table.add_column("interest", no_wrap=True)
@@ -132,7 +131,7 @@ def explain_view(response: recall_pb2.ExplainResponse, titles: Titles) -> Render
     capped = Counter(name for hit in response.dropped for name in hit.at_most)
     told = ", ".join(f"{name} {hits:,}" for name, hits in capped.most_common())
     return Group(
-        Text.assemble(("history  ", "bold"), used or "nothing the model knows"),
+        *([_clicks(response, titles)] if ids_of(response, "used_hist_item") else []),
         *([table] if response.interests else []),
         *([Text.assemble(("at most  ", "bold"), f"hits dropped by attribute: {told}")] if told else []),
         candidates_view(response.candidates, titles),
@@ -153,8 +152,14 @@ def items_view(response: recall_pb2.GetItemsResponse) -> RenderableType:
     _add_columns(table, attributes)
     for place, item_id in enumerate(ids_of(response, "item_ids")):
         table.add_row(_shown(item_id), *(_value(values[place]) for values in attributes.values()))
-    detail = response.attributes_detail
-    return Group(Text(f"attributes are left out: {detail}", style="yellow"), table) if detail else table
+    bare = [
+        _shown(item_id).plain
+        for place, item_id in enumerate(ids_of(response, "item_ids"))
+        if attributes and all(values[place] is None for values in attributes.values())
+    ]
+    remarks = [f"attributes are left out: {response.attributes_detail}"] if response.attributes_detail else []
+    remarks += [f"not in the collection, or without these attributes: {', '.join(bare)}"] if bare else []
+    return Group(*(Text(remark, style="yellow") for remark in remarks), table)
 
 
 def similar_view(similar: recall_pb2.SimilarUsers) -> RenderableType:
@@ -261,7 +266,7 @@ def _remarks(candidates: recall_pb2.UserCandidates) -> list[Text]:
     if candidates.unknown_count:
         listed = ", ".join(_shown(item_id).plain for item_id in ids_of(candidates, "unknown_item_ids"))
         remarks.append(
-            Text(f"{candidates.unknown_count} of the history unknown to the model: {listed}", style="yellow")
+            Text(f"the model does not know {candidates.unknown_count} of the history: {listed}", style="yellow")
         )
     return remarks
 
@@ -281,6 +286,19 @@ def _shown(item_id: int | str) -> Text:
 def _named(item_id: int | str, titles: Titles) -> str:
     shown = _shown(item_id).plain
     return f"{shown} {_harmless(titles[item_id])}" if item_id in titles else shown
+
+
+def _clicks(response: recall_pb2.ExplainResponse, titles: Titles) -> RenderableType:
+    """Show the history, and for each interest up to three clicks with a weight of 10 % or more, such as `KIT-1 93%`."""
+    used = ids_of(response, "used_hist_item")
+    grid = Table.grid(padding=(0, 2))
+    grid.add_row(Text("history", style="bold"), Text(", ".join(_named(item_id, titles) for item_id in used)))
+    for number, interest in enumerate(response.interests):
+        clicks = sorted(zip(used, interest.weights, strict=False), key=lambda click: -click[1])
+        makers = [f"{_named(item_id, titles)} {weight:.0%}" for item_id, weight in clicks[:3] if weight >= 0.1]
+        if makers:
+            grid.add_row(_interest(number), Text(f"made by {', '.join(makers)}"))
+    return grid
 
 
 def _value(value: Any) -> Text:

@@ -1,6 +1,6 @@
-"""Titles of items out of a file, for people who look at candidates. Knows nothing of the service.
+"""Reads titles of items from a file, for people who look at candidates. This module knows nothing of the service.
 
-`mind.data.titles` reads the same files for the report of an evaluation; a test holds the two to one another.
+`mind.data.titles` reads the same files for the report of an evaluation; a test compares the two.
 """
 
 import csv
@@ -17,7 +17,7 @@ ITEM_IDS = (
     "item_id", "item", "iid", "sku", "product_id", "product", "asin", "parent_asin", "article_id", "article",
     "movie_id", "book_id", "track_id", "song_id", "video_id", "listing_id", "variant_id", "stock_code", "content_id",
 )  # fmt: skip
-"""Usual names of a column of item ids, the first one that a file has counts; those of `mind.data.roles`."""
+"""Usual names of a column of item ids, which are those of `mind.data.roles`. The first one in a file counts."""
 DELIMITERS = ",\t;|"
 """The delimiters that are recognised in a CSV file."""
 _INTEGER = re.compile(r"-?[0-9]{1,19}", re.ASCII)

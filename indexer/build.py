@@ -19,7 +19,7 @@ from indexer.errors import RefusedError, VerificationError
 from indexer.items.attributes import Attribute, Attributes
 from indexer.progress import Progress
 from indexer.verify import MIN_RECALL, RECALL_AT, Recall, check_contents, check_recall
-from mind.artifact import Artifact, Weights
+from mind.artifact import Artifact
 from mind.encoder import NumpyEncoder, check_golden
 from mind.keys import MAX_KEY_BYTES, Keys
 from mind.milvus.collection import (
@@ -39,6 +39,7 @@ from mind.milvus.journal import FIELDS, journal_of
 from mind.milvus.records import ItemRecord
 from mind.milvus.store import Params, Row, Store
 from mind.milvus.version import danger
+from mind.weights import Weights
 
 ABANDONED_S = 24 * 3600
 """Age of an unfinished build in seconds after which another build takes it for dead and drops it."""

@@ -11,7 +11,7 @@ import numpy as np
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from indexer.errors import VerificationError
-from mind.artifact import Float32, Weights
+from mind.artifact import Float32
 from mind.cell_search import nearest_in_cells
 from mind.cells import EXACT_ROWS
 from mind.milvus.collection import ITEM_ID, Fingerprint, wide_enough
@@ -19,6 +19,7 @@ from mind.milvus.journal import DELETED, journal_of, rows_between
 from mind.milvus.store import Params, Store
 from mind.nearest import nearest
 from mind.vocabulary import Vocabulary
+from mind.weights import Weights
 
 RECALL_AT = 50
 """Number of candidates per query when the recall of an index is measured."""

@@ -3,13 +3,14 @@
 import cupy
 import numpy as np
 
-from mind.artifact import Float32, Weights
+from mind.artifact import Float32
 from mind.config import HyperParameters
 from mind.errors import ConfigError
 from mind.gpu_batches import GPU_BATCH_SIZES, check_rows, encode_padded, warm_up
 from mind.joining import joined
 from mind.routing import Array, Routing
 from mind.sequences import Int64
+from mind.weights import Weights
 
 _PROJECTED_ROWS = 1_000_000
 """Number of rows of the item table that are copied and projected at once: 256 MB at 64 numbers, beside the table."""

@@ -1,4 +1,4 @@
-"""Makes the encoder that has a name. The libraries of an encoder are imported only when it is asked for."""
+"""Makes encoders by name. The libraries of an encoder are imported only when it is used."""
 
 from collections.abc import Callable
 from enum import StrEnum
@@ -9,7 +9,7 @@ from mind.errors import ConfigError
 
 
 class EncoderName(StrEnum):
-    """The encoders."""
+    """The names of the encoders."""
 
     numpy = "numpy"
     cupy = "cupy"
@@ -17,14 +17,14 @@ class EncoderName(StrEnum):
 
 
 def encoder_maker(name: EncoderName, paddle_device: str = "cpu") -> Callable[[Artifact], Encoder]:
-    """What makes the encoder of a model.
+    """Return a function that makes the encoder of a model.
 
     Args:
         name: which encoder.
         paddle_device: cpu, gpu, or auto for a GPU where there is one; for the encoder paddle.
 
     Raises:
-        ConfigError: its library is not installed, or there is no GPU and it needs one.
+        ConfigError: its library is not installed, or it needs a GPU and there is none.
     """
     if name is EncoderName.numpy:
         return lambda artifact: NumpyEncoder(artifact.weights, artifact.hyper_parameters)

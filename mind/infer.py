@@ -156,7 +156,7 @@ def main(
     doubt = other_data(model, settings.runner.train_data_dir, settings.runner.test_data_dir)
     compares_only = "final_of" in model.data and bool(candidates) and not files and not other
     if doubt and not other and not compares_only:
-        raise DataError(f"{doubt} Name its data with --data DIR, or give --other-data")
+        raise DataError(f"{doubt} Pass the data of the model to --data, or pass --other-data")
     items = len(model.vocabulary)
     text = TextIds(user_names, items=model.weights.keys is not None)
     given = {file: read_candidates(file, cases, cutoffs[-1], items, text) for file in candidates or []}
@@ -346,7 +346,7 @@ def _table(scores: dict[str, dict[str, float]], cutoffs: tuple[int, ...], title:
 
 
 def _served_line(model: Artifact, name: str, served: Served, agreed: Agreement | None) -> str:
-    line = f"{escape(name)} was served from {served.collection or f'model {served.model_version}'}"
+    line = f"{escape(name)} came from {served.collection or f'model {served.model_version}'}"
     if agreed:
         shares = [f"{100 * share:.2f} % of the exact top {n}" for n, share in agreed.found.items()]
         line += f"; its lists have {' and '.join(shares)}"

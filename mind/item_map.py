@@ -25,8 +25,8 @@ def main(
     drawn = item_map(model, items)
     output.write_text(json.dumps(drawn, separators=(",", ":")), encoding="utf-8")
     typer.echo(
-        f"{len(drawn['item_ids']):,} items of {model.model_version}, "
-        f"{drawn['explained']:.0%} of what tells them apart, written to {output}"
+        f"{len(drawn['item_ids']):,} items of {model.model_version} "
+        f"on a plane with {drawn['explained']:.0%} of their variance, written to {output}"
     )
 
 

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mind.artifact import Float32, Weights
+from mind.artifact import Float32
 from mind.config import HyperParameters
 from mind.item_table import ItemTable
 from mind.paddle_runtime import paddle
 from mind.routing import SAME, SHARPNESS, SHORTEST
+from mind.weights import Weights
 
 if TYPE_CHECKING:
     from mind.data.features import ItemFeatures  # reads files, as serving never does

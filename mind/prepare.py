@@ -340,7 +340,7 @@ def _write_ages(
     left_out: Mapping[str, Interactions],
     wanted: bool,
 ) -> None:
-    """Write the ages of the clicks that were split and of those of users with too few, or delete old ones."""
+    """Write the ages of the clicks that were split and of users with too few clicks, or delete old files of ages."""
     if not wanted:
         forget_ages(output)
         return
@@ -385,7 +385,7 @@ def _refuse_on_spark(context: typer.Context, source: str, output: Path, events: 
 
 @contextmanager
 def _progress() -> Iterator[OnProgress]:
-    """A bar of the bytes that were read, on a terminal."""
+    """Show a progress bar of the bytes that were read, on a terminal."""
     columns = (TextColumn("reading"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("")
@@ -393,7 +393,7 @@ def _progress() -> Iterator[OnProgress]:
 
 
 def _refuse(context: typer.Context, source: str, panels: Sequence[str]) -> None:
-    """Refuse options on the command line that would be ignored."""
+    """Refuse options of the command line that would be ignored."""
     for option in context.command.params:
         if _is_given(context, option.name or "") and getattr(option, "rich_help_panel", None) in panels:
             raise typer.BadParameter(f"does not apply to {source}", param_hint=option.opts[0])
@@ -423,7 +423,7 @@ def _split(
     min_interactions: int,
     max_user_share: float,
 ) -> tuple[Split, dict[str, Interactions], Interactions]:
-    """The split, the interactions that are left out of it by cause, and those that were split."""
+    """Return the split, the interactions that are left out of it by cause, and those that were split."""
     interactions, left_out = given.interactions, dict(given.left_out)
     if since is not None:
         interactions = without_old(interactions, since, interactions.timestamp.max(), report.time_unit, left_out)

@@ -7,8 +7,8 @@ files.
 from collections.abc import Callable
 from typing import Any
 
-from mind.artifact import Weights
 from mind.config import HyperParameters
+from mind.weights import Weights
 
 Array = Any
 """An array of the library `xp`."""

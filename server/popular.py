@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mind.artifact import Float32, Weights
+from mind.artifact import Float32
 from mind.sequences import Int64
+from mind.weights import Weights
 
 LISTED = 2_000
 """Length of the popular list, which is also the maximum number of candidates for a user without a history."""

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from mind.artifact import Weights, write_artifact
+from mind.artifact import write_artifact
 from mind.config import HyperParameters
 from mind.encoder import NumpyEncoder
 from mind.keys import Keys, key_ids
+from mind.weights import Weights
 
 
 def make_weights(items: int = 200, dim: int = 16, interests: int = 4, maxlen: int = 8, seed: int = 0) -> Weights:

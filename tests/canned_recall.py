@@ -38,7 +38,11 @@ def candidates(user: recall_pb2.User, top_k: int, keyed: bool = False) -> recall
     """The newest history item plus 1, 2, 3, ..., found by the interests in turn; popular items for no history.
 
     Where ids are text, the newest history item with "+1", "+2", "+3", ... behind it; unknown ones begin with "?".
+    A user_id of more than 128 characters is invalid.
     """
+    if len(user.user_id) > 128:
+        detail = f"user_id has {len(user.user_id)} bytes, must be 1 to 128"
+        return recall_pb2.UserCandidates(status=recall_pb2.USER_STATUS_INVALID, detail=detail)
     if keyed:
         return keyed_candidates(user, top_k)
     if not user.hist_item:

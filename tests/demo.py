@@ -344,7 +344,7 @@ def _next_steps(paths: Paths, data: DemoData, history: list[int] | list[str]) ->
             "  # and http://127.0.0.1:8000",
         ),
         ("look", f"{paths.report} in a browser: curves, groups of users and items, interests, examples"),
-        ("your own data", "make demo DATA=clicks.csv ITEMS=items.csv  # and on as in README"),
+        ("your own data", "make demo DATA=clicks.csv ITEMS=items.csv"),
     ):
         console.print(f"  {what:<14} {command}", soft_wrap=True)
 

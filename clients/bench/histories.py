@@ -1,4 +1,4 @@
-"""The users of a load test: from a file, or made of items that the service tells."""
+"""The users of a load test: from a file, or with histories made from popular items."""
 
 import itertools
 import random
@@ -13,26 +13,26 @@ from clients.user_files import FileError, check_own_ids, read_users
 from protos.recall.v1 import recall_pb2
 
 MOST_USERS = 100_000
-"""Users of a file that are read, the first ones."""
+"""Most users that are read from a file, the first ones."""
 _DRAWN_USERS = 4_096
 _MOST_ITEMS = 1_000
 
 
 @dataclass(frozen=True)
 class Clicks:
-    """What is known of one user."""
+    """The clicks of one user."""
 
     hist_item: ItemIds
-    """Oldest first."""
+    """The ids of the items, oldest first."""
     exclude_item_ids: ItemIds = ()
 
 
 def read_histories(path: Path, text: bool = False) -> list[Clicks]:
-    """The first `MOST_USERS` users of a file.
+    """Read the first `MOST_USERS` users of a file.
 
     Args:
         path: Parquet with the columns `user_id`, `hist_item` and perhaps `exclude_item_ids`, as `bulk` reads it, if the
-            name ends in .parquet; else lines as `recall --input` reads them.
+            name ends in .parquet; otherwise lines as `recall --input` reads them.
         text: whether item ids are text.
 
     Raises:
@@ -66,11 +66,11 @@ def _from_parquet(path: Path, text: bool) -> Iterator[Clicks]:
 
 
 async def popular_items(client: AsyncRecallClient, info: recall_pb2.GetServerInfoResponse) -> ItemIds:
-    """Items that the service tells: its popular list, which is what a user without a history gets.
+    """Return the popular list of the service, which a user without a history gets.
 
     Raises:
         RecallError: the service does not answer.
-        FileError: it tells none.
+        FileError: the list is empty.
     """
     answer = await client.recall([[]], top_k=min(info.limits.max_top_k or _MOST_ITEMS, _MOST_ITEMS))
     item_ids = answer.item_ids[0]
@@ -80,5 +80,5 @@ async def popular_items(client: AsyncRecallClient, info: recall_pb2.GetServerInf
 
 
 def draw_histories(item_ids: ItemIds, length: int, rng: random.Random) -> list[Clicks]:
-    """Users who clicked so many items, each of them at random."""
+    """Make users that clicked so many items, each drawn at random."""
     return [Clicks(cast(ItemIds, rng.choices(item_ids, k=length))) for _ in range(_DRAWN_USERS)]

@@ -1,4 +1,4 @@
-"""Percentiles and histograms of latencies, exact: of every sample, not of buckets."""
+"""Percentiles and histograms of latencies. They are exact, from every sample, and not from buckets."""
 
 import math
 from array import array
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 PERCENTS = (50.0, 95.0, 99.0, 99.9)
 _MANTISSAS = (1, 1.25, 1.6, 2, 2.5, 3.15, 4, 5, 6.3, 8)
-"""Ten buckets a decade, each about a quarter wider than the one before."""
+"""Edges of ten buckets per decade. Each is about a quarter wider than the one before."""
 
 
 @dataclass(frozen=True)
@@ -17,33 +17,33 @@ class Bucket:
     to_ms: float
     count: int
     share: float
-    """Of all latencies, those of the buckets before included."""
+    """The share of all latencies up to `to_ms`, those of earlier buckets included."""
 
 
 class Latency:
     """The latencies of some answered requests."""
 
     def __init__(self, samples_s: Iterable[float]) -> None:
-        """Sort them."""
+        """Sort the given latencies."""
         self._sorted_ms = array("d", sorted(1_000 * each for each in samples_s))
 
     def __len__(self) -> int:
-        """How many."""
+        """Return the number of requests."""
         return len(self._sorted_ms)
 
     def percentile_ms(self, percent: float) -> float:
-        """The least latency that `percent` of all do not exceed; NaN if there are none."""
+        """Return the least latency that `percent` of all do not exceed; NaN if there are none."""
         if not self._sorted_ms:
             return math.nan
         return self._sorted_ms[max(0, math.ceil(len(self) * percent / 100 - 1e-9) - 1)]
 
     @property
     def max_ms(self) -> float:
-        """The longest."""
+        """The longest latency."""
         return self.percentile_ms(100)
 
     def spectrum(self) -> list[tuple[float, float]]:
-        """Percentages and their latency in ms; steps halve the way to 100 %, as HdrHistogram's do."""
+        """Return percentages and their latency in ms. Each step halves the distance to 100 %, as in HdrHistogram."""
         left, found = 100.0, []
         while self._sorted_ms and left * len(self) >= 100:
             found += [(percent, self.percentile_ms(percent)) for percent in (100 - left, 100 - 0.75 * left)]
@@ -51,7 +51,7 @@ class Latency:
         return [*found, (100.0, self.max_ms)] if found else []
 
     def buckets(self) -> list[Bucket]:
-        """A histogram of logarithmic buckets, from the shortest latency to the longest."""
+        """Return a histogram of logarithmic buckets, from the shortest latency to the longest."""
         found: list[Bucket] = []
         before = 0
         while before < len(self):
@@ -65,7 +65,7 @@ class Latency:
 
 
 def _edge_from(least_ms: float) -> float:
-    """The first edge that is not below a latency."""
+    """Return the first edge that is not below a latency."""
     decade = 10.0 ** math.floor(math.log10(max(least_ms, 1e-3)))
     return next(edge for edge in (*(decade * m for m in _MANTISSAS), 10 * decade) if edge >= least_ms)
 

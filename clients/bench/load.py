@@ -1,4 +1,4 @@
-"""Runs a load test: sends requests, each once, and counts what became of them."""
+"""Runs a load test: sends requests, each once, and counts their results."""
 
 import asyncio
 import gc
@@ -24,10 +24,10 @@ from clients.statuses import UserStatus
 from protos.recall.v1 import recall_pb2
 
 Report = Callable[[float, int, int], None]
-"""Takes the seconds since the beginning, the requests that ended and those of them that failed."""
+"""A function that gets the seconds since the beginning, the requests that ended and those of them that failed."""
 _REPORT_S = 0.2
 _MAXLEN = 20
-"""Items of a history that a model looks at, where the server does not tell."""
+"""Items of a history that a model uses, if the server does not tell."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,11 @@ class Plan:
     """How much is sent, and for how long."""
 
     calls_per_s: float | None
-    """Of an open loop; None has a closed one."""
+    """Requests per second of an open loop; None for a closed loop."""
     callers: int
-    """Of a closed loop."""
+    """Requests in progress of a closed loop."""
     warm_up_s: float
-    """Before anything is counted."""
+    """Seconds before requests are counted."""
     duration_s: float
     connections: int = 1
     seed: int = 0
@@ -47,47 +47,47 @@ class Plan:
 
 @dataclass
 class Tally:
-    """What became of the requests of one shape."""
+    """The results of the requests of one shape."""
 
     shape: Shape
     latency_s: "array[float]" = field(default_factory=lambda: array("d"))
-    """Of the answered ones, from the moment when each was due."""
+    """Latencies of the answered requests, from the moment when each was due."""
     failed: Counter[str] = field(default_factory=Counter)
-    """By status and reason."""
+    """The number of failed requests by status and reason."""
     statuses: Counter[str] = field(default_factory=Counter)
-    """Answered users by status."""
+    """The number of answered users by status."""
 
     @property
     def requests(self) -> int:
-        """All, answered or not."""
+        """The number of all requests, answered or not."""
         return len(self.latency_s) + self.failed.total()
 
 
 @dataclass
 class Outcome:
-    """What a load test found."""
+    """The results of a load test."""
 
     plan: Plan
     tallies: list[Tally]
     info: recall_pb2.GetServerInfoResponse
-    """The server, before the load."""
+    """The server, as it was before the load."""
     users_from: str
-    """Where the histories come from."""
+    """The source of the histories."""
     model_versions: set[str] = field(default_factory=set)
     late_s: "array[float]" = field(default_factory=lambda: array("d"))
     """How long after it was due each request was sent."""
     elapsed_s: float = 0.0
-    """Until the last answer, without the time to warm up."""
+    """Seconds until the last answer, without the time to warm up."""
     busy: float = 0.0
     """Share of that time in which the loop of the load generator worked."""
     interrupted: bool = False
 
 
 class Sender(AsyncRecallClient):
-    """Sends ready requests as they are and once, over a connection of its own."""
+    """Sends finished requests unchanged and once, over its own connection."""
 
     async def send(self, request: recall_pb2.RecallRequest) -> recall_pb2.RecallResponse:
-        """The answer. Raises RecallError."""
+        """Send a request and return the answer. Raises RecallError."""
         response: recall_pb2.RecallResponse = await self._call(
             self._stubs().recall.Recall, request, self._deadline(None)
         )
@@ -100,18 +100,18 @@ class Sender(AsyncRecallClient):
 def run(
     connection: Mapping[str, Any], shapes: Sequence[Shape], file: Path | None, plan: Plan, report: Report
 ) -> Outcome:
-    """Put load on a service. Ctrl-C ends it early, with what was found until then.
+    """Put load on a service. Ctrl-C ends it early and returns the results so far.
 
     Args:
         connection: arguments of AsyncRecallClient.
         shapes: what is sent.
-        file: of histories; None has them made of the service's popular items.
+        file: of histories; None makes them from the service's popular items.
         plan: how much, and for how long.
         report: called several times a second.
 
     Raises:
         RecallError: the server does not answer, or refuses a shape.
-        MixError: a shape is beyond a limit of the server.
+        MixError: a shape exceeds a limit of the server.
         FileError: the file cannot be used.
         OSError: the file cannot be read.
     """
@@ -120,7 +120,7 @@ def run(
 
 
 def _precise_loop() -> asyncio.AbstractEventLoop:
-    """An event loop with timers exact to some microseconds; epoll and uvloop round up to a millisecond."""
+    """Return an event loop with timers exact to some microseconds; epoll and uvloop round up to a millisecond."""
     return asyncio.SelectorEventLoop(selectors.SelectSelector())
 
 
@@ -152,10 +152,10 @@ async def _run(
 
 
 class Load:
-    """One run."""
+    """One run of a load test."""
 
     def __init__(self, senders: Sequence[Sender], traffic: Traffic, outcome: Outcome) -> None:
-        """Fill `outcome` with what becomes of `traffic`, which `senders` send in turn."""
+        """Fill `outcome` with the results of `traffic`, which `senders` send in turn."""
         self._senders = senders
         self._traffic = traffic
         self._outcome = outcome
@@ -164,7 +164,7 @@ class Load:
         self._sent = self._ended = self._failed = 0
 
     async def try_each_shape(self) -> None:
-        """Send one request of each shape, so that one that the server refuses ends the run with the server's words."""
+        """Send one request of each shape. If the server refuses one, the run ends with the message of the server."""
         for number in range(len(self._outcome.tallies)):
             await self._senders[0].send(self._traffic.of(number))
 
@@ -172,7 +172,7 @@ class Load:
         """Send until the end, and wait for the last answers."""
         plan, loop = self._outcome.plan, asyncio.get_running_loop()
         gc.collect()
-        gc.freeze()  # thousands of requests, which a collection would walk through while answers wait
+        gc.freeze()  # thousands of requests; a garbage collection would walk through them while answers wait
         started = time.perf_counter()
         self._counts_from = started + plan.warm_up_s
         loop.call_later(plan.warm_up_s, self._note_cpu_time)
@@ -202,7 +202,7 @@ class Load:
             await asyncio.sleep(_REPORT_S)
 
     async def one(self, due: float) -> None:
-        """One request; its latency counts from when it was due, so that a late sender cannot hide a slow service."""
+        """Send one request. Its latency begins when it was due, so that a late sender cannot hide a slow service."""
         number, request = self._traffic.next()
         sender = self._senders[self._sent % len(self._senders)]
         self._sent += 1

@@ -1,4 +1,4 @@
-"""The two ways to put load on a service. Neither knows what a call is."""
+"""The two ways to put load on a service. This module does not know what a call is."""
 
 import asyncio
 import random
@@ -7,11 +7,12 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 Call = Callable[[float], Coroutine[Any, Any, None]]
-"""One call; takes the moment when it was due, seconds of `time.perf_counter()`. Must not raise."""
+"""A function that makes one call. It gets the time when the call was due (`time.perf_counter()`), and must not raise.
+"""
 
 
 async def closed_loop(call: Call, callers: int, seconds: float) -> None:
-    """Callers that each wait for an answer before they ask again."""
+    """Run callers that each wait for an answer before they ask again."""
     end = time.perf_counter() + seconds
 
     async def caller() -> None:
@@ -24,7 +25,7 @@ async def closed_loop(call: Call, callers: int, seconds: float) -> None:
 
 
 async def open_loop(call: Call, calls_per_s: float, seconds: float, rng: random.Random) -> None:
-    """Calls that come when they come, whatever became of those before: Poisson arrivals."""
+    """Make calls at random times, whether earlier calls have been answered or not: Poisson arrivals."""
     due = time.perf_counter()
     end = due + seconds
     async with asyncio.TaskGroup() as calls:

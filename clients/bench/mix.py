@@ -1,4 +1,4 @@
-"""The kinds of requests that a load test sends, from a YAML file or from options, held to the server's limits."""
+"""The kinds of requests of a load test, from a YAML file or from options, checked against the server's limits."""
 
 import re
 from collections.abc import Sequence
@@ -12,11 +12,11 @@ from protos.recall.v1 import recall_pb2
 
 
 class MixError(ValueError):
-    """Requests that cannot be sent; the message names the field, the value and the limit."""
+    """Requests that cannot be sent. The message names the field, the value and the limit."""
 
 
 def _lengths(given: Any) -> Any:
-    """20 as (20, 20) and 1-20 as (1, 20)."""
+    """Read 20 as (20, 20) and 1-20 as (1, 20)."""
     found = re.fullmatch(r"(\d{1,9})(?:-(\d{1,9}))?", str(given)) if isinstance(given, int | str) else None
     lengths = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
     if lengths[0] > lengths[1]:
@@ -30,22 +30,23 @@ class Shape(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     name: str = ""
-    """What the results call it; empty describes it."""
+    """Its name in the results; empty describes it."""
     weight: float = Field(default=1, gt=0, allow_inf_nan=False)
     """How often it is sent, in proportion to the weights of the others."""
     users: int = Field(default=1, ge=1)
-    """Of a request."""
+    """Users per request."""
     top_k: int = Field(default=50, ge=1)
     filter: str = ""
     exclude_history: bool = False
     history: Annotated[tuple[int, int], BeforeValidator(_lengths)] | None = None
-    """Least and most of the newest items of a history that are sent, each number as likely; None sends all of it."""
+    """Least and most of the newest items of a history that are sent, all numbers equally likely. None sends all items.
+    """
     merge: Literal["best-score", "round-robin"] = "best-score"
     channel: str = ""
     """The channel whose release answers; empty is the default channel of the server."""
 
     def title(self) -> str:
-        """Its name, or what tells it from others."""
+        """Its name, or its options that are not the default."""
         if self.name:
             return self.name
         words = [f"top {self.top_k}"] + [f"{self.users} users"] * (self.users > 1)
@@ -58,7 +59,7 @@ class Shape(BaseModel):
 
 
 def shape_of(fields: dict[str, Any]) -> Shape:
-    """The one shape that options describe. Raises MixError."""
+    """Return the one shape that options describe. Raises MixError."""
     try:
         return Shape.model_validate(fields)
     except ValidationError as error:
@@ -67,14 +68,14 @@ def shape_of(fields: dict[str, Any]) -> Shape:
 
 
 def read_mix(path: Path, otherwise: Shape) -> list[Shape]:
-    """The shapes of a YAML file, `requests: [{weight: 3, top_k: 50}, {filter: "year > 1990"}]`.
+    """Read the shapes of a YAML file, `requests: [{weight: 3, top_k: 50}, {filter: "year > 1990"}]`.
 
     Args:
         path: the file.
         otherwise: has the values of the fields that a shape of the file leaves out.
 
     Raises:
-        MixError: it is no such file; names the field, the value and the limit.
+        MixError: it is no such file. The message names the field, the value and the limit.
     """
     import yaml  # of an extra of its own
 
@@ -102,7 +103,7 @@ def _read_shape(place: str, given: Any, defaults: dict[str, Any]) -> Shape:
 
 
 def with_lengths(shapes: Sequence[Shape], maxlen: int) -> list[Shape]:
-    """Shapes that all say how long histories are: 1 to `maxlen` items where one says nothing."""
+    """Return shapes that all have a history length: 1 to `maxlen` items if a shape has none."""
     return [shape if shape.history else shape.model_copy(update={"history": (1, maxlen)}) for shape in shapes]
 
 
@@ -119,7 +120,7 @@ def _says(field: str, fault: Any) -> str:
 
 
 def check(shapes: Sequence[Shape], limits: recall_pb2.Limits) -> None:
-    """Hold shapes to the limits that a server tells. Raises MixError for the first that is beyond one."""
+    """Check shapes against the limits of a server. Raises MixError for the first that exceeds one."""
     for shape in shapes:
         asked = {
             "users": (shape.users, "max_users"),

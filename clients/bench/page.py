@@ -1,4 +1,4 @@
-"""A load test as one HTML page that needs nothing else: figures, histogram, percentiles up to the longest."""
+"""A load test as one HTML page without other files: figures, a histogram, and percentiles up to the longest latency."""
 
 import math
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ svg { width: 100%; height: auto; } svg text { font: 11px system-ui, sans-serif; 
 
 
 def page(summary: Summary) -> str:
-    """The document."""
+    """Return the HTML document."""
     outcome, total = summary.outcome, summary.total
     info = outcome.info
     models = ", ".join(sorted(outcome.model_versions)) or "none answered"
@@ -65,7 +65,7 @@ def _counts(title: str, counts: dict[str, int]) -> str:
 
 
 def _histogram(latency: Latency) -> str:
-    """Requests by latency; a bucket that has anything is seen."""
+    """Draw requests by latency. A bucket that is not empty is always visible."""
     buckets = latency.buckets()
     most = max(bucket.count for bucket in buckets)
     step = (_WIDTH - _LEFT - 20) / len(buckets)
@@ -83,7 +83,7 @@ def _histogram(latency: Latency) -> str:
 
 
 def _spectrum(latency: Latency) -> str:
-    """Latency by percentile; the axis gives each further nine the same room, as HdrHistogram's plots do."""
+    """Draw latency by percentile. Each further nine has the same width, as in plots of HdrHistogram."""
     points = [(_nines(min(percent, _last(latency))), ms) for percent, ms in latency.spectrum()]
     widest, most = max(x for x, _ in points) or 1.0, latency.max_ms
     width, height = _WIDTH - _LEFT - 20, _HEIGHT - _BOTTOM - 10
@@ -99,17 +99,17 @@ def _spectrum(latency: Latency) -> str:
 
 
 def _last(latency: Latency) -> float:
-    """The percentage of all samples but the longest, where the axis ends."""
+    """Return the percentage of all samples but the longest, where the axis ends."""
     return 100 - 100 / max(len(latency), 2)
 
 
 def _nines(percent: float) -> float:
-    """90 is 1, 99 is 2, 99.9 is 3."""
+    """Count nines: 90 is 1, 99 is 2, 99.9 is 3."""
     return -math.log10(max(1 - percent / 100, 1e-12))
 
 
 def _picture(title: str, below: str, heights: Sequence[tuple[float, float]], marks: Sequence[str]) -> str:
-    """An SVG picture with an axis, labels at shares of its height, and marks."""
+    """Draw an SVG picture with an axis, labels at shares of its height, and marks."""
     floor = _HEIGHT - _BOTTOM
     labels = [_label(_LEFT - 6, floor - (floor - 10) * share + 4, f"{value:,.3g}", "end") for value, share in heights]
     return (

@@ -1,4 +1,4 @@
-"""What a load test found, in figures: for tables, for the page, for programs, and held to bounds."""
+"""The results of a load test in figures, for tables, the page and programs, and compared with bounds."""
 
 import math
 from collections import Counter
@@ -10,32 +10,33 @@ from clients.bench.latency import PERCENTS, Latency
 from clients.bench.load import Outcome, Tally
 
 _LATE_SHARE = 0.1
-"""Of the 99th percentile of the latency; a generator that is later than this spoils it."""
+"""A lateness of the load generator beyond this share of the 99th percentile of the latency makes the result unreliable.
+"""
 _BUSY = 0.9
 
 
 @dataclass(frozen=True)
 class Row:
-    """The requests of one shape, or all of them."""
+    """The requests of one shape, or all requests."""
 
     title: str
     requests: int
     users_per_s: float
-    """Answered ones."""
+    """Answered users per second."""
     latency: Latency
-    """Of the answered requests."""
+    """Latencies of the answered requests."""
     failed: Counter[str]
-    """Requests by status and reason."""
+    """The number of failed requests by status and reason."""
     statuses: Counter[str]
-    """Answered users by status."""
+    """The number of answered users by status."""
 
     @property
     def failed_percent(self) -> float:
-        """Of the requests."""
+        """The share of failed requests, in per cent."""
         return 100 * self.failed.total() / self.requests if self.requests else 0.0
 
     def plain(self) -> dict[str, Any]:
-        """For JSON; a figure that nothing was answered for is null."""
+        """Return the row for JSON. A figure is null if no request was answered."""
         measured = len(self.latency) > 0
         figures = {f"p{percent:g}_ms": self.latency.percentile_ms(percent) for percent in PERCENTS}
         return {
@@ -61,7 +62,7 @@ class Summary:
     """How late requests were sent."""
 
     def plain(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the figures for JSON."""
         plan, info = self.outcome.plan, self.outcome.info
         return {
             "load": vars(plan) | {"histories": self.outcome.users_from},
@@ -82,7 +83,7 @@ class Summary:
 
 
 def summarize(outcome: Outcome) -> Summary:
-    """The figures of what was counted."""
+    """Compute the figures of what was counted."""
     rows = [_row(tally.shape.title(), [tally], outcome.elapsed_s) for tally in outcome.tallies]
     return Summary(outcome, rows, _row("all", outcome.tallies, outcome.elapsed_s), Latency(outcome.late_s))
 
@@ -100,7 +101,7 @@ def _row(title: str, tallies: Sequence[Tally], elapsed_s: float) -> Row:
 
 
 def described(summary: Summary) -> str:
-    """The load in one line."""
+    """Describe the load in one line."""
     plan, outcome = summary.outcome.plan, summary.outcome
     kind = (
         f"open loop: {plan.calls_per_s:,g} requests/s at random (Poisson)"
@@ -113,7 +114,7 @@ def described(summary: Summary) -> str:
 
 
 def own_limit(summary: Summary) -> str:
-    """Why the figures may be those of the load generator and not of the service; empty if they are not."""
+    """Return why the figures may be those of the load generator and not of the service; empty if they are not."""
     late_ms, p99_ms = summary.late.percentile_ms(99), summary.total.latency.percentile_ms(99)
     busy = f"its loop worked {summary.outcome.busy:.0%} of the time"
     if summary.outcome.plan.calls_per_s and late_ms > _LATE_SHARE * p99_ms:
@@ -127,7 +128,7 @@ def own_limit(summary: Summary) -> str:
 
 
 def missed(summary: Summary, max_p99_ms: float | None, max_errors_percent: float | None) -> list[str]:
-    """The bounds that were not kept, each as a sentence with the value and the limit."""
+    """Return the bounds that were exceeded, each as a sentence with the value and the limit."""
     found, total = [], summary.total
     p99_ms = total.latency.percentile_ms(99)
     if max_p99_ms is not None and not p99_ms <= max_p99_ms:

@@ -1,4 +1,4 @@
-"""The requests of a load test, made before the clock runs."""
+"""The requests of a load test, which are made before the time is measured."""
 
 import itertools
 import random
@@ -11,7 +11,7 @@ from protos.recall.v1 import recall_pb2
 
 _MOST_REQUESTS, _LEAST_REQUESTS = 4_096, 64
 _MOST_USERS = 65_536
-"""Of all requests of a shape; bounds memory."""
+"""Most users of all requests of a shape; it bounds memory."""
 _STRATEGIES = {
     "best-score": recall_pb2.MERGE_STRATEGY_BEST_SCORE,
     "round-robin": recall_pb2.MERGE_STRATEGY_ROUND_ROBIN,
@@ -19,16 +19,16 @@ _STRATEGIES = {
 
 
 class Traffic:
-    """An endless row of requests; the same seed gives the same row."""
+    """An endless sequence of requests. The same seed gives the same sequence."""
 
     def __init__(self, shapes: Sequence[Shape], users: Sequence[Clicks], max_history: int, seed: int) -> None:
         """Make some thousand requests of each shape, which are sent in turn.
 
         Args:
-            shapes: each is sent as often as its weight says.
+            shapes: each is sent in proportion to its weight.
             users: drawn from at random.
             max_history: items of a history that the server accepts; the newest are sent.
-            seed: of everything that is drawn.
+            seed: for everything that is drawn.
         """
         self._rng = random.Random(seed)
         self._numbers = range(len(shapes))
@@ -36,12 +36,12 @@ class Traffic:
         self._requests = [itertools.cycle(self._made(shape, users, max_history)) for shape in shapes]
 
     def next(self) -> tuple[int, recall_pb2.RecallRequest]:
-        """The number of a shape, drawn by the weights, and a request of it."""
+        """Return the number of a shape, drawn by the weights, and a request of it."""
         (number,) = self._rng.choices(self._numbers, cum_weights=self._up_to)
         return number, self.of(number)
 
     def of(self, number: int) -> recall_pb2.RecallRequest:
-        """The next request of one shape."""
+        """Return the next request of one shape."""
         return next(self._requests[number])
 
     def _made(self, shape: Shape, users: Sequence[Clicks], max_history: int) -> list[recall_pb2.RecallRequest]:

@@ -1,4 +1,4 @@
-"""What a terminal shows of a load test: a bar while it runs, tables and a histogram at its end."""
+"""What a terminal shows of a load test: a progress bar, then tables and a histogram."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ _BAR = 40
 
 @contextmanager
 def load_bar(plan: Plan) -> Iterator[Report]:
-    """A bar on a terminal, nothing elsewhere; gives what the load test reports to."""
+    """Show a progress bar on a terminal. Yield the function that the load test reports to."""
     console = Console(stderr=True)
     columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[says]}"), TimeRemainingColumn()
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
@@ -35,7 +35,7 @@ def load_bar(plan: Plan) -> Iterator[Report]:
 
 
 def summary_view(summary: Summary) -> RenderableType:
-    """The load, what became of it, and where the figures are not the service's."""
+    """Show the load, its results, and figures that may not be those of the service."""
     outcome, total = summary.outcome, summary.total
     models = ", ".join(sorted(outcome.model_versions)) or "none answered"
     remarks = [
@@ -71,7 +71,7 @@ def _cells(row: Row) -> list[str]:
 
 
 def _histogram(latency: Latency) -> Table:
-    """A row for each bucket; a bucket that has anything has a mark."""
+    """Draw a row for each bucket. A bucket that is not empty has a mark."""
     buckets = latency.buckets()
     most = max(bucket.count for bucket in buckets)
     table = Table(box=None, pad_edge=False, show_edge=False)

@@ -22,7 +22,7 @@ FormatOption = Annotated[Format, typer.Option("--format", help="A table for peop
 
 
 def show(format: Format, response: Message, *views: RenderableType) -> None:  # noqa: A002
-    """Print an answer: the views of it, or all of it as JSON."""
+    """Print the views of an answer, or the complete answer as JSON."""
     if format is Format.JSON:
         typer.echo(json.dumps(to_plain(response), indent=2))
     else:

@@ -161,6 +161,7 @@ def recall(
     )
     view = candidates_view(result.results[0], read_titles(titles, text, titles_id_column) if titles else {})
     show(format, response, view, origin_line(response))
+    _exit_if_refused(result.results[0])
 
 
 @app.command(epilog="Example: recall-client explain --hist-item 43,23,65 --top-k 10 --titles items.csv")
@@ -193,7 +194,7 @@ def explain(
     titles_id_column: TitlesIdColumn = None,
     format: FormatOption = Format.TABLE,  # noqa: A002
 ) -> None:
-    """Show the recall of one user step by step: what each interest found, and why hits were dropped."""
+    """Show why a user gets these candidates: the clicks behind each interest, what it found, and what was dropped."""
     if hist_item is None and user_id is None:
         raise typer.BadParameter("give --hist-item or --user-id")
     info = client.get_server_info(channel=channel)
@@ -219,6 +220,13 @@ def explain(
     )
     view = explain_view(response, read_titles(titles, text, titles_id_column) if titles else {})
     show(format, response, view, origin_line(response))
+    _exit_if_refused(response.candidates)
+
+
+def _exit_if_refused(candidates: recall_pb2.UserCandidates) -> None:
+    """Exit with 1, as for a refused request, if the data of the only user broke a limit."""
+    if candidates.status == recall_pb2.USER_STATUS_INVALID:
+        raise typer.Exit(1)
 
 
 def _user(user_id: str | None, hist_item: str | None, excluded: ItemIds, text: bool) -> recall_pb2.User:

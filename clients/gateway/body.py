@@ -40,4 +40,4 @@ def _few(what: str) -> WrapValidator:
 FewUsers, FewQueries = _few("users"), _few("queries")
 """Refuses a list of too many users, or queries, before it looks at one of them."""
 GivenItemIds = Annotated[list[GivenItemId], Field(fail_fast=True)]
-"""Item ids. The size of the body limits their number, and the recall server the length of one user's history."""
+"""The ids of items. The size of the body limits their number, and the recall server that of one history."""

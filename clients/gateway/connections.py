@@ -1,7 +1,7 @@
-"""Bounds the gateway's connections: how many there are, in all and from one address, and what one may cost.
+"""Bounds the gateway's connections: how many there are, in total and from one address, and what one may cost.
 
-A client that sends half a request and waits, or does not read an answer, would otherwise hold a connection for ever; a
-thousand of them hold all. One that sends headers without end would take all memory.
+A client that sends half a request and waits, or does not read an answer, would otherwise hold a connection forever; a
+thousand such clients hold all connections. A client that sends headers without end would take all memory.
 """
 
 import asyncio

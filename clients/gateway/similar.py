@@ -47,7 +47,7 @@ class SimilarBody(Body):
     """A batch of queries for similar items."""
 
     queries: Annotated[list[ItemQuery], Field(fail_fast=True), Field(min_length=1), FewQueries]
-    """The queries. The answer has the same order."""
+    """The queries of the batch. The answer has the same order."""
     top_k: TopK = 10
     """Number of similar items per query. The limit of the server may be lower than 10,000."""
     filter: Annotated[str, AfterValidator(text)] = ""

@@ -27,7 +27,7 @@ class OwnSite:
         self._names = names
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI."""
+        """Handle a request (ASGI)."""
         if scope["type"] == "http":
             headers = Headers(scope=scope)
             for detail, reason in (

@@ -68,7 +68,7 @@ class DeleteBody(Body):
     """Users to delete."""
 
     user_ids: Annotated[list[UserId], Field(min_length=1), FewUsers]
-    """Their ids."""
+    """The ids of the users."""
 
 
 class _Model(BaseModel):

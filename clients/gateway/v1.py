@@ -48,7 +48,7 @@ router = APIRouter(prefix="/v1", tags=["recall"], responses=OF_EVERY_CALL | resp
 
 
 class User(Body):
-    """One user."""
+    """One user of a batch."""
 
     hist_item: GivenItemIds = Field(default=[])
     """The items that the user clicked, oldest first."""
@@ -169,7 +169,7 @@ class RecallBody(_Question):
     """A batch of users."""
 
     users: Annotated[list[User], Field(fail_fast=True), Field(min_length=1), FewUsers]
-    """The users. The answer has the same order."""
+    """The users of the batch. The answer has the same order."""
     paged: StrictBool = False
     """Answer with next_page_token, which continues the lists of all users."""
     page_token: Annotated[str, Field(max_length=MAX_TOKEN, pattern=BASE64)] = ""
@@ -180,14 +180,14 @@ class ExplainBody(_Question):
     """One user whose recall is explained."""
 
     user: User
-    """The user."""
+    """The user to explain."""
 
 
 class ItemsBody(Body):
     """Items whose attributes are asked for."""
 
     item_ids: Annotated[GivenItemIds, Field(min_length=1)]
-    """The items. `max_users` of /v1/info limits their number."""
+    """The ids of the items. `max_users` of /v1/info limits their number."""
     return_attributes: ReturnAttributes
     """Attributes to return, of those that /v1/info lists."""
     channel: Channel = ""
@@ -200,7 +200,7 @@ class FeedbackBody(Body):
     kind: Annotated[str, Field(min_length=1, max_length=64), AfterValidator(text)]
     """What the user did, such as click or buy."""
     item_ids: Annotated[GivenItemIds, Field(min_length=1)]
-    """The items. The limit of the server is 1,000."""
+    """The ids of the items. The limit of the server is 1,000."""
     user_id: Annotated[str, AfterValidator(text)] = ""
     """The caller's own id of the user. Without it, recall_id stands for the user."""
     recall_id: Annotated[str, AfterValidator(text)] = ""
@@ -247,7 +247,7 @@ class Timings(BaseModel):
 
 
 class Origin(BaseModel):
-    """What answered."""
+    """The model and the collection that answered."""
 
     model_version: str
     collection: str

@@ -15,8 +15,8 @@ def other_data(model: Artifact, train_data_dir: Path, test_data_dir: Path) -> st
     version, recorded = model.model_version, model.data
     if chosen := recorded.get("final_of"):
         return (
-            f"model {version} was trained on all data, the test users included (--final); evaluate model {chosen}, "
-            "whose settings it has."
+            f"model {version} was trained on all data, the test users included (--final). Model {chosen} "
+            "has the same settings and did not see them; use that one."
         )
     if named := _differing(recorded.get("files"), train_data_dir):
         return (

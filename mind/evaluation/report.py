@@ -341,7 +341,7 @@ def _served(evaluation: Evaluation) -> list[Section]:
     for name, agreement in evaluation.agreement.items():
         served = evaluation.served[name]
         says.append(
-            f"{_quoted(name)} was served from {served.collection or 'Milvus'} through gRPC; its lists have "
+            f"{_quoted(name)} came from {served.collection or 'Milvus'} through gRPC; its lists have "
             f"{percent(agreement.found[n], 2)} of the exact top {n}, and for {percent(agreement.identical)} of the "
             "users the whole list is the same, in the same order."
         )

@@ -12,7 +12,7 @@ import numpy as np
 import yaml
 from pydantic import ValidationError
 
-from mind.artifact import Artifact, Float32, Weights, check_writable, write_artifact
+from mind.artifact import Artifact, Float32, check_writable, write_artifact
 from mind.config import HyperParameters, explain
 from mind.data.ids import IdKind, strict_ids
 from mind.data.paddlerec import read_train
@@ -23,6 +23,7 @@ from mind.keys import Keys
 from mind.paddlerec.checkpoint import Checkpoint, read_checkpoint
 from mind.paddlerec.pdparams import read_pdparams
 from mind.sequences import Int64
+from mind.weights import Weights
 
 GOLDEN_HISTORIES = 32
 OPTIONS = ("routing_softmax", "bounded_update", "routing_iterations", "pow_p")

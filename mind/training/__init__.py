@@ -1,1 +1,1 @@
-"""How the network learns: examples, the loop, checkpoints, several processes."""
+"""Trains the network: examples, the training loop, checkpoints and several processes."""

@@ -1,6 +1,6 @@
-"""Where a training run stands, in one file of plain arrays: a run that was killed goes on from it.
+"""Stores the state of a training run in one file of plain arrays. A run that was killed continues from it.
 
-No pickle: an .npz of arrays, one of which holds JSON. Written beside the old one and moved into its place.
+The file is an .npz of arrays without pickle; one array holds JSON. It is written beside the old one, then replaces it.
 """
 
 import json
@@ -19,18 +19,23 @@ _PROGRESS = "progress.json"
 
 
 class Checkpoint:
-    """The checkpoint file of one run, whose name tells the run."""
+    """The checkpoint file of one run. Its name identifies the run."""
 
     def __init__(self, directory: Path, run: str, resume: bool = True) -> None:
-        """`run` identifies configuration and data: another run has another file. Without `resume` nothing is loaded."""
+        """Choose the file of a run.
+
+        Args:
+            run: identifies configuration and data; another run has another file.
+            resume: whether `load` reads a checkpoint that is there.
+        """
         self.path = directory / f"checkpoint-{run}.npz"
         self.resumes = resume
 
     def save(self, arrays: Arrays, progress: dict[str, Any]) -> None:
-        """Save arrays and progress in place of what was saved before, one array after the other to save memory.
+        """Replace the stored checkpoint by these arrays and progress. To save memory, it writes one array at a time.
 
         Raises:
-            ArtifactError: the disk refused it; what was saved before is unharmed.
+            ArtifactError: the disk refused the file; the checkpoint that was stored before is unharmed.
         """
         incomplete = self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}.incomplete")
         text = np.frombuffer(json.dumps(progress).encode(), np.uint8)
@@ -43,7 +48,7 @@ class Checkpoint:
             raise ArtifactError(f"{self.path}: the checkpoint cannot be written: {error.strerror}") from error
 
     def load(self) -> tuple[Arrays, dict[str, Any]] | None:
-        """Load what was saved last; None if nothing was, or if the run does not resume.
+        """Return what was saved last. Return None if nothing was saved, or if the run does not resume.
 
         Raises:
             ArtifactError: the file is damaged.
@@ -60,6 +65,6 @@ class Checkpoint:
             raise ArtifactError(f"{self.path}: damaged ({error}); delete it and training starts anew") from error
 
     def remove(self) -> None:
-        """Remove the checkpoint, and what a killed process left of one: the run is done."""
+        """Remove the checkpoint, and what a killed process left of one, because the run is done."""
         for path in (self.path, *self.path.parent.glob(f".{self.path.name}.*.incomplete")):
             path.unlink(missing_ok=True)

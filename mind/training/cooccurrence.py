@@ -1,7 +1,7 @@
-"""Where item embeddings begin: items that users had close together begin close together.
+"""Initialises item embeddings: items that users clicked close together begin close together.
 
-Few clicks an item cannot teach that by gradient steps. The counts become positive pointwise mutual information, whose
-factorisation is what word2vec approaches (Levy and Goldberg, "Neural Word Embedding as Implicit Matrix Factorization",
+Gradient steps cannot teach that with few clicks per item. The counts become positive pointwise mutual information,
+whose factorisation word2vec approaches (Levy and Goldberg, "Neural Word Embedding as Implicit Matrix Factorization",
 NIPS 2014).
 """
 
@@ -16,27 +16,28 @@ from mind.sequences import Int64
 Rows = npt.NDArray[np.int32]
 
 SMOOTHING = 0.75
-"""Power of context counts, so that rare items are not neighbours by chance (Levy, Goldberg, Dagan, TACL 2015)."""
+"""Power of context counts. It keeps rare items from being neighbours by chance (Levy, Goldberg, Dagan, TACL 2015)."""
 MAX_ITEMS = 500_000
-"""Items that get vectors; of more, the most clicked: time and memory go with them, and rare ones tell little."""
+"""Most items that get vectors; beyond that, the most clicked ones. More items cost time and tell little."""
 MAX_CLICKS = 3_000_000
-"""Clicks that are looked at; of more, those of users drawn at random. They make 2 GB of pairs."""
+"""Most clicks that are counted; beyond that, those of randomly drawn users are. They make 2 GB of pairs."""
 OVERSAMPLING, POWER_ITERATIONS = 16, 4
 """Parameters of the randomised singular value decomposition."""
 
 
 def cooccurrence_vectors(item_index: Rows, offsets: Int64, items: int, dim: int, seed: int) -> Float32:
-    """Vectors whose inner products approach the items' mutual information, scaled to a mean length of 1.
+    """Return vectors whose inner products approximate the items' mutual information, scaled to a mean length of 1.
 
     Args:
-        item_index: [n] rows 1 to `items`, one user's clicks after the other's, oldest first.
-        offsets: [U + 1] int64, where each user's begin.
+        item_index: [n] rows 1 to `items`, the clicks of one user after those of another, oldest first.
+        offsets: [U + 1] int64, where the clicks of each user begin.
         items: N.
         dim: D.
-        seed: of what is drawn at random.
+        seed: for everything that is drawn at random.
 
     Returns:
-        [N + 1, D] float32; zero for padding, for items that nobody had together with another, and beyond `MAX_ITEMS`.
+        [N + 1, D] float32. Rows are zero for padding, for items that nobody clicked near another item, and beyond
+        `MAX_ITEMS`.
     """
     rng = np.random.default_rng(seed)
     vectors = np.zeros((items + 1, dim), np.float32)
@@ -56,7 +57,7 @@ def cooccurrence_vectors(item_index: Rows, offsets: Int64, items: int, dim: int,
 
 
 def _most_clicked(item_index: Rows, offsets: Int64, items: int) -> tuple[Int64, Rows, Int64]:
-    """The rows of the `MAX_ITEMS` most clicked, and the clicks on them, as numbers from 1, with their offsets."""
+    """Return the rows of the `MAX_ITEMS` most clicked items, and the clicks on them, numbered from 1, with offsets."""
     clicks = np.bincount(item_index, minlength=items + 1)[1:]
     chosen = 1 + np.sort(np.argsort(-clicks, kind="stable")[:MAX_ITEMS])
     number = np.zeros(items + 1, np.int32)
@@ -67,13 +68,13 @@ def _most_clicked(item_index: Rows, offsets: Int64, items: int) -> tuple[Int64, 
 
 
 def close_pairs(item_index: Rows, offsets: Int64, items: int, rng: np.random.Generator) -> sparse.csr_array:
-    """How often items were close, the nearer the more: [N + 1, N + 1] float32, symmetric."""
+    """Count how often items were close, nearer pairs with a larger weight: [N + 1, N + 1] float32, symmetric."""
     counts = following_pairs(item_index, offsets, items, rng)
     return (counts + counts.T).tocsr()
 
 
 def following_pairs(item_index: Rows, offsets: Int64, items: int, rng: np.random.Generator) -> sparse.csr_array:
-    """How often the item of a column came soon after that of a row, the sooner the more: [N + 1, N + 1] float32."""
+    """Count how often the column's item came soon after the row's, sooner with more weight: [N + 1, N + 1] float32."""
     lengths = np.diff(offsets)
     if offsets[-1] > MAX_CLICKS:
         lengths = np.where(rng.random(len(lengths)) < MAX_CLICKS / offsets[-1], lengths, 0)
@@ -89,7 +90,7 @@ def following_pairs(item_index: Rows, offsets: Int64, items: int, rng: np.random
 
 
 def _mutual_information(counts: sparse.csr_array) -> sparse.csr_array:
-    """Positive pointwise mutual information: log(P(i, j) / (P(i) P(j))), where that is above 0."""
+    """Return the positive pointwise mutual information: log(P(i, j) / (P(i) P(j))), where that is above 0."""
     total = counts.sum(axis=1)
     context = total**SMOOTHING
     context /= max(context.sum(), 1)
@@ -100,9 +101,10 @@ def _mutual_information(counts: sparse.csr_array) -> sparse.csr_array:
 
 
 def _largest(matrix: sparse.csr_array, dim: int, rng: np.random.Generator) -> tuple[Float32, Float32]:
-    """The left singular vectors of the `dim` largest singular values, and these: [n, dim], [dim].
+    """Return the `dim` largest singular values and their left singular vectors: vectors [n, dim], values [dim].
 
-    Halko, Martinsson and Tropp, "Finding structure with randomness", SIAM Review 2011, algorithms 4.4 and 5.1.
+    The method is that of Halko, Martinsson and Tropp, "Finding structure with randomness", SIAM Review 2011, algorithms
+    4.4 and 5.1.
     """
     size = min(dim + OVERSAMPLING, matrix.shape[0])
     basis = np.linalg.qr(matrix @ rng.normal(size=(matrix.shape[1], size)).astype(np.float32))[0]

@@ -1,7 +1,7 @@
-"""What is chosen once a model is trained, on validation users: how far items lean on neighbours, the bonus of the
-neighbours of the newest clicks, and what is joined.
+"""Makes the choices after training, on validation users: how much items are smoothed with their neighbours, the bonus
+of the neighbours of the newest clicks, and which interests are joined.
 
-All are cheap to try, for nothing is trained again. Knows nothing of files.
+These choices are cheap to try, because nothing is trained again. This module knows nothing of files.
 """
 
 from dataclasses import dataclass, replace
@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import sparse
 
-from mind.artifact import Artifact, Float32, Weights
+from mind.artifact import Artifact, Float32
 from mind.config import HyperParameters
 from mind.encoder import NumpyEncoder
 from mind.evaluation import metrics
@@ -20,25 +20,26 @@ from mind.neighbours import ItemNeighbours
 from mind.sequences import EvalCases
 from mind.training.smoothing import smoothed
 from mind.vocabulary import Mask
+from mind.weights import Weights
 
 SMOOTHINGS = (0.0, 0.2, 0.4, 0.8)
-"""How much of the neighbours' mean may be added to items; more than 1 hurts everywhere that was measured."""
+"""Shares of the neighbours' mean that are tried. More than 1 was worse on all data that we measured."""
 WORTH = 1.005
-"""How many times the accuracy without neighbours must be reached with them."""
+"""Smoothing, or a bonus, is chosen if it multiplies the accuracy by this much at least."""
 JOIN_COSINES = (1.0, 0.98, 0.95, 0.9, 0.8, 0.5, -1.0)
-"""Cosines from which interests may be joined, from none to all of them. The lowest that costs little is taken."""
+"""Cosines that are tried for joining interests, from none joined to all. The lowest that costs little is chosen."""
 KEPT = 0.99
-"""The share of the accuracy, of none joined or of all joined, that must be kept."""
+"""The share of accuracy that joining must keep. The reference is the better of none joined and all joined."""
 WITHOUT_USERS = 0.95
-"""The cosine where no validation users choose."""
+"""The cosine that is used without validation users."""
 BONUSES = (0.0, 1.0, 2.0, 3.0, 4.0)
-"""What the neighbours of the newest clicks may get on top of their inner products, for a weight of 1."""
+"""Bonuses that are tried for neighbours of the newest clicks. They are added to the inner product for a weight of 1."""
 MAX_USERS = 2_000
-"""The most validation users that choose."""
+"""Most validation users that are used to choose."""
 CLEAR = 1e-4
-"""How far the cosines of golden histories are from the one that joins: rounding must neither join nor part them."""
+"""Least distance of golden histories from the chosen cosine, so that rounding cannot change what is joined."""
 MIN_GOLDEN = 8
-"""Golden histories that stay in any case."""
+"""Least number of golden histories that stay."""
 
 
 @dataclass(frozen=True)
@@ -46,15 +47,15 @@ class Choices:
     """What was chosen for a model."""
 
     smoothing: float = 0.0
-    """How much of the neighbours' mean is added to every item (`mind.training.smoothing`)."""
+    """The share of the neighbours' mean that is added to every item (`mind.training.smoothing`)."""
     join_cosine: float = WITHOUT_USERS
-    """Cosine from which interests of a user become one (`mind.joining`)."""
+    """The cosine from which interests of a user become one (`mind.joining`)."""
     interests: float | None = None
-    """Mean number of interests of a validation user; None without any."""
+    """Mean number of interests of a validation user; None without validation users."""
     neighbour_bonus: float = 0.0
-    """What neighbours of the newest clicks get on top of their inner product (`mind.neighbours`); 0: none are used."""
+    """The bonus of neighbours of the newest clicks on their inner product (`mind.neighbours`). With 0 none are used."""
     neighbour_gain: float = 0.0
-    """How many times higher `SELECTED_BY` of validation users is with them, less 1."""
+    """By which share `SELECTED_BY` of validation users is higher with the bonus."""
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,9 @@ class _Served:
 
     bonus: float
     gain: float
-    """How many times more it finds than no bonus, less 1."""
+    """By which share this is more than without a bonus."""
     accuracy: float
-    """`SELECTED_BY` with the bonus."""
+    """The metric `SELECTED_BY` with the bonus."""
 
 
 class Finish:
@@ -87,9 +88,9 @@ class Finish:
     def choose(self, valid: EvalCases) -> Choices:
         """Choose smoothing for accuracy by `SELECTED_BY`, and the fewest interests that keep `KEPT` of it.
 
-        Interests are compared each with the bonus that suits them: with neighbours among the candidates, fewer
-        interests are as good. The yardstick is the better of none joined and all joined, for the best of all cosines
-        owes the more to chance the more are tried.
+        Each number of interests is compared with the bonus that suits it, because fewer interests are as good with
+        neighbours among the candidates. The reference is the better of none joined and all joined. The best of all
+        cosines would be a matter of chance, the more so the more are tried.
         """
         users = valid.take(np.unique(np.linspace(0, len(valid) - 1, min(len(valid), MAX_USERS)).astype(np.int64)))
         tables = {much: smoothed(self._weights.item_embedding, self._shares, much) for much in SMOOTHINGS}
@@ -106,7 +107,7 @@ class Finish:
         return Choices(much, cosine, float(counts(together[cosine]).mean()), served.bonus, served.gain)
 
     def apply(self, choices: Choices) -> Weights:
-        """The weights with these choices; golden vectors are left to be given anew."""
+        """Return the weights with these choices; the golden vectors must be computed again."""
         table = smoothed(self._weights.item_embedding, self._shares, choices.smoothing)
         return replace(
             self._weights,
@@ -119,13 +120,13 @@ class Finish:
         )
 
     def measured(self, weights: Weights, valid: EvalCases) -> dict[str, float]:
-        """The validation metrics of finished weights."""
+        """Measure finished weights on the validation users."""
         vectors = joined(self._encoded(weights.item_embedding, valid), weights.joins_from)
         bonus = weights.neighbours.bonus if weights.neighbours else 0.0
         return self._report(vectors, weights.item_embedding, valid, bonus)
 
     def _with_bonus(self, vectors: Float32, table: Float32, users: EvalCases) -> _Served:
-        """What is found with the bonus that finds most, unless it is given or none is worth it."""
+        """Return what is found with the best bonus, unless a bonus is given or none is worth it."""
         given = self._hyper.neighbour_bonus
         tried = BONUSES if given is None else {0.0, given}
         found = {bonus: self._accuracy(vectors, table, users, bonus) for bonus in tried}
@@ -152,7 +153,7 @@ class Finish:
 
 
 def clear_golden(vectors: Float32, cosine: float) -> Mask:
-    """The golden histories whose interests no rounding could join or part, [G] bool; at least `MIN_GOLDEN`.
+    """Return which golden histories no rounding error could join differently, [G] bool; at least `MIN_GOLDEN` of them.
 
     Args:
         vectors: [G, K, D] float32, not joined.

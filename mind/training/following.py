@@ -10,14 +10,14 @@ from mind.training.smoothing import largest_of_rows
 
 
 def item_neighbours(item_index: Rows, offsets: Int64, items: int, seed: int) -> ItemNeighbours:
-    """The items that followed each item most often, with a bonus of 0.
+    """Return the items that followed each item most often, with a bonus of 0.
 
-    The weight of j for i is sqrt(p), p being how often j came soon after i, the sooner the more (`following_pairs`),
-    for each click on i. The square root keeps one frequent successor from hiding all others.
+    The weight of j for i is sqrt(p). p tells how often j came soon after i for each click on i; sooner counts more
+    (`following_pairs`). The square root keeps one frequent successor from hiding all others.
 
     Args:
-        item_index: [n] rows 1 to `items`, one user's clicks after the other's, oldest first.
-        offsets: [U + 1] int64, where each user's begin.
+        item_index: [n] rows 1 to `items`, the clicks of one user after those of another, oldest first.
+        offsets: [U + 1] int64, where the clicks of each user begin.
         items: N.
         seed: of the users that are drawn if there are too many clicks.
     """

@@ -1,4 +1,4 @@
-"""What a training run reads, and the checkpoint that belongs to it. Knows nothing of Paddle."""
+"""Reads the inputs of a training run, and finds its checkpoint. This module knows nothing of Paddle."""
 
 import hashlib
 import json
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mind.artifact import Artifact, Weights
+from mind.artifact import Artifact
 from mind.config import Config, Effect, runner_keys
 from mind.data.ages import read_ages
 from mind.data.features import FeatureTable, read_features
@@ -22,9 +22,10 @@ from mind.evaluation.provenance import other_data
 from mind.evaluation.returns import Returns, measure_returns
 from mind.sequences import EvalCases, Float32, Sequences, first_of, joined
 from mind.training.checkpoint import Checkpoint
+from mind.weights import Weights
 
 LISTS = ("returns", "exclude_history")
-"""What a fingerprint says of the lists of held-out users."""
+"""The key of a fingerprint that tells how the lists of held-out users were made."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,11 @@ class Inputs:
     features: FeatureTable | None
     """The features of the items."""
     fingerprint: dict[str, Any]
-    """The files that all of it was read from, with their sha256; becomes `data` in the manifest."""
+    """The files that these inputs were read from, with their sha256. They become `data` in the manifest."""
     keys: KeyTable | None = None
     """The text ids of the items; None where ids are integers."""
     ages: Float32 | None = None
-    """[n] float32, days since each click of `sequences`; None where no setting asks for them."""
+    """[n] float32, days since each click of `sequences`; None if no setting needs them."""
     returns: Returns | None = None
     """Whether held-out users return to items; None if that was not measured."""
 
@@ -52,16 +53,16 @@ class Inputs:
         return bool(self.fingerprint.get("exclude_history"))
 
     def counted(self, users: int, interactions: int) -> "Inputs":
-        """The same, with the numbers of users and interactions that all processes train on in the fingerprint."""
+        """Return the same inputs, with the numbers of users and interactions of all processes in the fingerprint."""
         return replace(self, fingerprint=self.fingerprint | {"users": users, "interactions": interactions})
 
     def with_returns(self, returns: Returns | None) -> "Inputs":
-        """The same, with lists of held-out users as they are better according to `returns`."""
+        """Return the same inputs, with lists of held-out users as `returns` makes them better."""
         found = {"returns": returns.recorded(), "exclude_history": returns.exclude_history} if returns else {}
         return replace(self, fingerprint=_without_lists(self.fingerprint) | found, returns=returns)
 
     def with_keys(self, weights: Weights) -> Weights:
-        """The weights with the text ids of their items, where they have some. Raises DataError."""
+        """Return the weights with the text ids of their items, if the items have text ids. Raises DataError."""
         if self.keys is None:
             return weights
         keys = self.keys.of(weights.item_id)
@@ -73,7 +74,7 @@ def read_inputs(settings: Config, users: UserRange = ALL) -> Inputs:
 
     Args:
         settings: the configuration.
-        users: those of this process; the others are left out of the training data.
+        users: the users of this process; the others are left out of the training data.
 
     Raises:
         DataError: files cannot be read.
@@ -115,19 +116,19 @@ def read_inputs(settings: Config, users: UserRange = ALL) -> Inputs:
 
 
 def read_everything(settings: Config, chosen: Artifact, users: UserRange = ALL) -> Inputs:
-    """Read all that a final model learns from: every user with all clicks, of training, validation, test and the rest.
+    """Read the data of a final model: every user with all clicks, from all parts of the prepared data.
 
     Args:
         settings: the configuration.
         chosen: the model whose settings are taken; it was trained on the same data.
-        users: those of this process; the others are left out.
+        users: the users of this process; the others are left out.
 
     Raises:
         DataError: files cannot be read, or the model was trained on other data.
     """
     train, test = settings.runner.train_data_dir, settings.runner.test_data_dir
     if doubt := other_data(chosen, train, test):
-        raise DataError(f"--final {chosen.model_version}: {doubt} Name its data with --data DIR")
+        raise DataError(f"--final {chosen.model_version}: {doubt} Pass the data of the model to --data")
     inputs = read_inputs(settings, users)
     if inputs.fingerprint.get("events") != chosen.data.get("events"):
         raise DataError(
@@ -171,34 +172,34 @@ def _without_lists(fingerprint: dict[str, Any]) -> dict[str, Any]:
 
 
 def _ages(part: Path, share: Share) -> tuple[Float32, str]:
-    """The ages of the clicks of a share, and the sha256 of those of all. Raises DataError."""
+    """Return the ages of the clicks of this process, and the sha256 of the ages of all clicks. Raises DataError."""
     every = read_ages(part, share.total)
     own = every[share.before : share.before + len(share.sequences.item_id)].copy()
     return own, hashlib.sha256(every.data).hexdigest()
 
 
 def _share_of(cases: EvalCases, users: UserRange) -> Share:
-    """All clicks of those held-out users who are among some users."""
+    """Return all clicks of the held-out users that are among the given users."""
     every = joined(cases)
     own = every.take(np.flatnonzero(users.holds(every.user_id)))
     return Share(own, int(every.lengths[users.below(every.user_id)].sum()), len(every.item_id))
 
 
 def _held_out(train_data_dir: Path) -> Path:
-    """All clicks of the users of the cases. Raises DataError if they are not there."""
+    """Return all clicks of the users of the cases. Raises DataError if they are not there."""
     if found := _beside(train_data_dir, HELD_OUT):
         return found
     raise DataError(f"{train_data_dir.parent / HELD_OUT}: is missing, and has clicks that --final needs; prepare again")
 
 
 def warmed(settings: Config, inputs: Inputs, warm: Artifact, epochs: int | None) -> tuple[Config, Inputs]:
-    """Settings and inputs of a run that begins with the weights of a model: the fingerprint names it.
+    """Return settings and inputs of a run that begins with the weights of a model. The fingerprint names the model.
 
     Args:
         settings: the configuration.
-        inputs: what `read_inputs` gives for it.
+        inputs: what `read_inputs` returns for it.
         warm: the model.
-        epochs: of such a run; None leaves `runner.epochs`.
+        epochs: number of epochs of such a run; None keeps `runner.epochs`.
     """
     if epochs is not None:
         runner = settings.runner.model_copy(update={"epochs": epochs})
@@ -207,7 +208,7 @@ def warmed(settings: Config, inputs: Inputs, warm: Artifact, epochs: int | None)
 
 
 def may_know_held_out(warm: Artifact, inputs: Inputs) -> str | None:
-    """A warning if a model may have been trained on what is held out: users are drawn anew when there are more."""
+    """Warn if a model may have been trained on held-out users, because users are drawn again when there are more."""
     how = inputs.fingerprint.get("split", {}).get("split")
     if how != SplitKind.USERS or warm.data.get("files") == inputs.fingerprint["files"]:
         return None
@@ -218,7 +219,7 @@ def may_know_held_out(warm: Artifact, inputs: Inputs) -> str | None:
 
 
 def valid_elsewhere(settings: Config) -> str | None:
-    """A warning if validation data lie beside the training data and others are used."""
+    """Warn if validation data are beside the training data, but other validation data are used."""
     valid, beside = settings.runner.valid_data_dir, _beside(settings.runner.train_data_dir, "valid")
     if valid is None or beside is None or valid.absolute() == beside.absolute() or digests(valid) == digests(beside):
         return None
@@ -226,14 +227,14 @@ def valid_elsewhere(settings: Config) -> str | None:
 
 
 def _beside(train_data_dir: Path, part: str) -> Path | None:
-    """Another part of the directory that `mind.prepare` wrote; None if there is none with files."""
+    """Return another part of the directory that `mind.prepare` wrote; None if there is none with files."""
     directory = train_data_dir.parent / part
     there = train_data_dir.name == "train" and directory.is_dir() and any(directory.iterdir())
     return directory if there else None
 
 
 def checkpoint_of(settings: Config, inputs: Inputs, resume: bool = True) -> Checkpoint | None:
-    """The checkpoint of a run of these settings and data, wherever the data lie; None if none is wanted."""
+    """Return the checkpoint of a run with these settings and data, wherever the data are; None if none is wanted."""
     if not settings.runner.checkpoint_interval_s:
         return None
     same = settings.model_dump(mode="json", exclude={"runner": runner_keys(Effect.NOTHING)})

@@ -1,7 +1,7 @@
-"""How much the lengths of embeddings weigh in the loss, where no setting says so.
+"""Chooses how much the lengths of embeddings weigh in the loss, if no setting tells it.
 
-With few clicks a user, training is over after one or two epochs and then learns the training users by heart; shorter
-embeddings keep it from that. With long histories the same weight costs accuracy. Knows nothing of Paddle.
+With few clicks per user, training is over after one or two epochs, and then overfits the training users. Shorter
+embeddings prevent that. With long histories the same weight costs accuracy. This module knows nothing of Paddle.
 """
 
 import numpy as np
@@ -10,13 +10,13 @@ from mind.config import Config
 from mind.sequences import Sequences
 
 SHORT_HISTORIES = 12
-"""Clicks of the median training user below which lengths weigh something."""
+"""If the median training user has fewer clicks than this, lengths get a weight."""
 LENGTH_WEIGHT = 0.15
-"""What they weigh then."""
+"""The weight that they get."""
 
 
 def with_length_weight(settings: Config, sequences: Sequences) -> Config:
-    """The settings with a number for hyper_parameters.length_weight: the one given, or what the data suggest."""
+    """Return the settings with a number for hyper_parameters.length_weight: the given one, or one for the data."""
     if settings.hyper_parameters.length_weight is not None:
         return settings
     weight = LENGTH_WEIGHT if np.median(sequences.lengths) < SHORT_HISTORIES else 0.0

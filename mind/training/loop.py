@@ -1,7 +1,7 @@
-"""The training loop: epochs over the sampler, validation by exact search, the best epoch kept.
+"""The training loop: it runs epochs over the sampler, validates by exact search, and keeps the best epoch.
 
-Everything random is a function of seed, epoch, step and rank, so a run that is taken up at a checkpoint ends as if it
-had never stopped. Knows nothing of the command line or of files.
+Everything random is a function of seed, epoch, step and rank. So a run that continues from a checkpoint ends as if it
+had never stopped. This module knows nothing of the command line or of files.
 """
 
 import time
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mind.artifact import Artifact, Weights
+from mind.artifact import Artifact
 from mind.config import Config, HyperParameters
 from mind.data.features import FeatureTable
 from mind.errors import ArtifactError, ConfigError, DataError
@@ -34,16 +34,17 @@ from mind.training.sampler import Batch, TrainingSampler, item_rows, log_frequen
 from mind.training.smoothing import neighbour_shares
 from mind.training.warm import start_from
 from mind.vocabulary import Vocabulary
+from mind.weights import Weights
 
 GOLDEN_HISTORIES = 128
 
 OnStep = Callable[[int, int, int, float | None], None]
-"""A function that is told the epoch, the steps done, those of an epoch and the mean loss, None before there is one."""
+"""A function that gets the epoch, the steps done, those of an epoch, and the mean loss (None before the first)."""
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """How one epoch went."""
+    """The results of one epoch."""
 
     number: int
     """The number of the epoch, from 1."""
@@ -62,13 +63,13 @@ class Trained:
     weights: Weights
     epochs: list[Epoch]
     best: Epoch
-    """The epoch whose weights these are."""
+    """The epoch that these weights are from."""
     choices: Choices
-    """What was chosen after training, and is in the weights."""
+    """The choices after training, which are part of the weights."""
     metrics: dict[str, float]
     """Validation metrics of these weights, as fractions; empty without validation data."""
     valid_users: int
-    """The number of held-out users that the metrics are means over."""
+    """The number of held-out users over whom the metrics are averaged."""
 
 
 def train(
@@ -87,33 +88,35 @@ def train(
     choices: Choices | None = None,
     warm: Artifact | None = None,
 ) -> Trained:
-    """Train MIND.
+    """Train the MIND network, and return the weights of its best epoch.
 
     Args:
         config: sizes, seed, epochs, patience.
-        sequences: the training users; of several processes, each has its own, whose ids ascend from rank to rank.
-        valid: held-out users that choose the best epoch by `SELECTED_BY`, those that have a history which the model
-            knows; None keeps the last epoch.
-        on_step: called when an epoch begins or is taken up, and every `print_interval` steps with the mean loss since.
-        on_epoch: called after every epoch, also for those that a checkpoint brings along.
-        features: of the items; those that no training user had become items of the model too.
-        ages: [n] float32, days since each click, where hyper_parameters.half_life_days or trending_days is set.
-        checkpoint: where to go on from, and where to note how far training has come. It stays until the caller, who
-            has stored the model, removes it: given again, it ends the run at once with the same result.
-        ranks: this process among those that train together; found out if None.
-        last_epoch: after which training ends, as if the learning rate went on to fall until `runner.epochs`.
+        sequences: the training users. With several processes, each has its own users, and ids ascend from rank to rank.
+        valid: held-out users that choose the best epoch by `SELECTED_BY`, if the model knows something of their
+            history; None keeps the last epoch.
+        on_step: called when an epoch begins or continues, and every `print_interval` steps with the mean loss since.
+        on_epoch: called after every epoch, also for those that a checkpoint contains.
+        features: of the items. Items that no training user clicked become items of the model too.
+        ages: [n] float32, days since each click, if hyper_parameters.half_life_days or trending_days is set.
+        checkpoint: stores the progress, and tells where to continue. The caller removes it after the model is stored.
+            A finished checkpoint ends the run at once with the same result.
+        ranks: this process among those that train together; None finds out.
+        last_epoch: training ends after this epoch; the learning rate falls as if it went on until `runner.epochs`.
         exclude_history: whether the lists of held-out users have no item of their history.
-        choices: what is taken after training; None lets the held-out users choose.
+        choices: the choices after training; None lets the held-out users choose.
         warm: the model whose weights training begins with, if `mind.training.warm.why_not` finds nothing against it.
 
     Raises:
-        DataError: nothing to predict, `item_count` disagrees with the data, or no held-out user has a history that
-            the model knows.
-        ConfigError: a GPU is asked for and there is none, or the loss is no longer finite.
+        DataError: there is nothing to predict, `item_count` disagrees with the data, or the model knows no history of a
+            held-out user.
+        ConfigError: a GPU is wanted and there is none, or the loss is no longer finite.
         ArtifactError: the checkpoint is damaged or cannot be written.
     """
     config = with_length_weight(config, sequences)
-    with paddle.utils.unique_name.guard():  # the optimizer's state goes by names, which must not depend on the past
+    with (
+        paddle.utils.unique_name.guard()
+    ):  # the state of the optimizer has these names, which must not depend on earlier runs
         joined = ranks or Ranks.join(config.runner.use_gpu)
         run = _Run(config, sequences, features, ages, joined, warm)
         valid = _known(valid, run.vocabulary) if valid else None
@@ -202,7 +205,7 @@ class _Run:
 
     @property
     def best_epoch(self) -> Epoch:
-        """The first epoch that no other beats; the last one if nothing was validated."""
+        """The first epoch that no other epoch beats; the last one without validation."""
         if not self.epochs[-1].metrics:
             return self.epochs[-1]
         return max(self.epochs, key=lambda epoch: epoch.metrics[SELECTED_BY])
@@ -214,7 +217,7 @@ class _Run:
         return done >= self.runner.epochs or (done > 0 and done - self.best_epoch.number >= self.runner.patience)
 
     def finish_epoch(self, on_step: OnStep, checkpoint: Checkpoint | None) -> tuple[float, float]:
-        """Do the steps of the epoch that are left; return its mean loss and the speed in examples per second."""
+        """Do the remaining steps of the epoch; return its mean loss and the speed in examples per second."""
         number, steps, now = len(self.epochs) + 1, self.sampler.steps, self.now
         self.network.train()
         on_step(number, now.step, steps, None)
@@ -225,7 +228,7 @@ class _Run:
             now.examples += len(batch.seq_len)
             if now.step % self.runner.print_interval and now.step != steps:
                 continue
-            recent = self.ranks.mean([loss.item() for loss in losses])  # only here does the device have to catch up
+            recent = self.ranks.mean([loss.item() for loss in losses])  # only here must the device catch up
             if not np.isfinite(sum(recent)):
                 raise ConfigError(
                     f"the loss became {sum(recent)} by step {now.step} of epoch {number}: "
@@ -242,7 +245,7 @@ class _Run:
         return now.loss / max(now.step, 1), speed
 
     def _step(self, batch: Batch, number: int) -> paddle.Tensor:
-        """Do one update of the weights; return the loss, which is still on the device."""
+        """Update the weights once; return the loss, which is still on the device."""
         seed = [self.runner.seed, number, self.now.step, self.ranks.rank]
         paddle.seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
         hist_index, seq_len, candidates, *weight = self.ranks.share(batch)
@@ -270,7 +273,7 @@ class _Run:
         return dict(zip(names, self.ranks.of_leader(list(scores.values())), strict=True))
 
     def add(self, epoch: Epoch) -> None:
-        """Note a finished epoch, and its weights if it is the best so far."""
+        """Add a finished epoch, and keep its weights if it is the best so far."""
         self.epochs.append(epoch)
         self.now = _Progress()
         if self.best_epoch is epoch:
@@ -279,9 +282,9 @@ class _Run:
     def finished_weights(
         self, valid: EvalCases | None, exclude_history: bool, choices: Choices | None
     ) -> tuple[Weights, Choices, dict[str, float]]:
-        """The weights of the best epoch with what is chosen after training; the metrics of held-out users with it.
+        """Return the weights of the best epoch with the choices after training, and their metrics on held-out users.
 
-        Only the leader does the work; the others get what the epoch gave.
+        Only the leader computes; the other processes get what the epoch gave.
         """
         assert self.best is not None  # noqa: S101 - epochs is at least 1
         items, seed = len(self.vocabulary), self.runner.seed
@@ -299,14 +302,14 @@ class _Run:
         return weights, choices, finish.measured(weights, valid) if valid else {}
 
     def _clicksof_all(self) -> tuple[Rows, Int64]:
-        """Rows of the items that the users of all processes clicked, and where each user's begin (`of_all`)."""
+        """Return the rows of the items that users of all processes clicked, and where each user's begin (`of_all`)."""
         every = of_all(self.sequences, self.ranks, self.runner.seed)
         if every is self.sequences:
             return self.sampler.item_index, self.sampler.offsets
         return item_rows(self.vocabulary, every.item_id), every.offsets
 
     def _snapshot(self) -> Weights:
-        """The weights as they are now; the golden histories are what encoders will be held to."""
+        """Return the current weights; encoders will be checked against the golden histories."""
         network, projection = self.network, self.network.projection
         golden = self.golden_hist_index, self.golden_seq_len
         return Weights(
@@ -329,7 +332,7 @@ class _Run:
             self.saved_at = time.monotonic()
 
     def state(self) -> tuple[Arrays, dict[str, Any]]:
-        """Where training stands, for a checkpoint."""
+        """Return the state of the training for a checkpoint."""
         arrays: Arrays = {f"network/{name}": value.numpy() for name, value in self.network.state_dict().items()}
         for name, value in self.optimizer.state_dict().items():
             if isinstance(value, paddle.Tensor):
@@ -340,7 +343,7 @@ class _Run:
         return arrays, {"epochs": epochs, "step": self.now.step, "loss": self.now.loss}
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Go on where a checkpoint stands, if there is one.
+        """Continue from a checkpoint, if there is one.
 
         Raises:
             ArtifactError: it is damaged, or processes that train together do not see the same one.
@@ -366,7 +369,7 @@ class _Run:
 
 
 def with_golden(hyper: HyperParameters, weights: Weights) -> Weights:
-    """The weights with golden vectors that the Paddle network gives with them, of histories that are clear."""
+    """Return the weights with golden vectors by the Paddle network, for clear histories (`clear_golden`)."""
     apart = PaddleEncoder.from_artifact(Artifact("", hyper, replace(weights, join_cosine=None)))
     vectors = apart.encode(weights.golden_hist_index, weights.golden_seq_len)
     kept = clear_golden(vectors, weights.joins_from)
@@ -379,7 +382,7 @@ def with_golden(hyper: HyperParameters, weights: Weights) -> Weights:
 
 
 def _vocabulary(sequences: Sequences, features: FeatureTable | None, ranks: Ranks) -> tuple[Vocabulary, Int64]:
-    """All items, and how often each occurs in the training data of all processes, [N] int64."""
+    """Return all items, and how often each occurs in the training data of all processes, [N] int64."""
     item_id, counts = np.unique(sequences.item_id, return_counts=True)
     if ranks.world > 1:
         counts = ranks.gather(counts)
@@ -394,7 +397,7 @@ def _vocabulary(sequences: Sequences, features: FeatureTable | None, ranks: Rank
 
 
 def of_all(sequences: Sequences, ranks: Ranks, seed: int) -> Sequences:
-    """The users of all processes; of more than `MAX_CLICKS` clicks, those of users drawn at random. Without roles."""
+    """Return the users of all processes, without roles; if they have more than `MAX_CLICKS` clicks, some of them."""
     if ranks.world == 1:
         return sequences
     clicks = int(ranks.total(np.array([len(sequences.item_id)]))[0])
@@ -405,7 +408,7 @@ def of_all(sequences: Sequences, ranks: Ranks, seed: int) -> Sequences:
 
 
 def _known(valid: EvalCases, vocabulary: Vocabulary) -> EvalCases:
-    """The held-out users for whom there is something to search with, as an evaluation compares them."""
+    """Return the held-out users of whose history the model knows something; an evaluation compares the same users."""
     known = valid.take(np.flatnonzero(knows(vocabulary, valid.history)))
     if not len(known):
         raise DataError(
@@ -416,6 +419,6 @@ def _known(valid: EvalCases, vocabulary: Vocabulary) -> EvalCases:
 
 
 def _take(arrays: Arrays, prefix: str) -> Arrays:
-    """Remove the arrays whose name starts so, and return them without it."""
+    """Remove the arrays whose names have this prefix, and return them without it."""
     names = [name for name in arrays if name.startswith(prefix)]
     return {name.removeprefix(prefix): arrays.pop(name) for name in names}

@@ -1,6 +1,6 @@
-"""Data-parallel training: which of the processes that `paddle.distributed.launch` started this one is.
+"""Tells this process its rank among those that `paddle.distributed.launch` started for data-parallel training.
 
-Each process has other users. All of them learn from every batch, each from an equal share of its examples.
+Each process has its own users. All processes learn from every batch, each from an equal share of its examples.
 """
 
 from dataclasses import dataclass
@@ -18,17 +18,17 @@ Values = TypeVar("Values", bound=npt.NDArray[Any])
 
 @dataclass(frozen=True)
 class Ranks:
-    """Which of the processes that train together this one is; a process alone is rank 0 of 1."""
+    """The place of this process among those that train together. A single process is rank 0 of 1."""
 
     rank: int = 0
     world: int = 1
 
     @classmethod
     def join(cls, use_gpu: bool) -> "Ranks":
-        """Choose the device, and meet the other processes if a launcher started this one with others.
+        """Choose the device, and connect to the other processes if a launcher started this one with others.
 
         Raises:
-            ConfigError: a GPU is asked for and there is none.
+            ConfigError: a GPU is wanted and there is none.
         """
         if use_gpu and not has_gpu():
             raise ConfigError(
@@ -46,13 +46,13 @@ class Ranks:
         return self.rank == 0
 
     def averaged(self, network: paddle.nn.Layer) -> paddle.nn.Layer:
-        """The network with gradients averaged over the processes, and with the weights of rank 0 to begin with."""
+        """Return the network with the weights of rank 0 and with gradients that are averaged over the processes."""
         if self.world == 1:
             return network
         return paddle.DataParallel(network, find_unused_parameters=True)
 
     def mean(self, values: list[float]) -> list[float]:
-        """The means of the processes' values; all processes give equally many."""
+        """Return the means of the processes' values. Each process must give equally many values."""
         if self.world == 1:
             return values
         tensor = paddle.to_tensor(values, dtype="float64")
@@ -60,7 +60,7 @@ class Ranks:
         return [float(total) / self.world for total in tensor.numpy()]
 
     def of_leader(self, values: list[float]) -> list[float]:
-        """The values of rank 0; all processes give equally many."""
+        """Return the values of rank 0. Each process must give equally many values."""
         if self.world == 1:
             return values
         tensor = paddle.to_tensor(values, dtype="float64")
@@ -68,7 +68,7 @@ class Ranks:
         return [float(value) for value in tensor.numpy()]
 
     def gather(self, values: Values) -> Values:
-        """The values of all processes, one after the other by rank; each gives as many as it has, [n] of one type."""
+        """Return the values of all processes in the order of their ranks. Each may give any number, [n] of one type."""
         if self.world == 1:
             return values
         counts = [int(count) for count in self._all(np.array([len(values)]))]
@@ -78,13 +78,13 @@ class Ranks:
         return cast(Values, np.concatenate([one[:count] for one, count in zip(found, counts, strict=True)]))
 
     def _all(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """The values of all processes, which have equally many."""
+        """Return the values of all processes, which have equally many."""
         found: list[paddle.Tensor] = []
         paddle.distributed.all_gather(found, paddle.to_tensor(values))
         return np.concatenate([one.numpy() for one in found])
 
     def total(self, values: Values) -> Values:
-        """The sum over the processes of arrays of one shape."""
+        """Return the sum over the processes of arrays of one shape."""
         return values if self.world == 1 else cast(Values, self._summed(values).numpy())
 
     def _summed(self, values: npt.NDArray[Any]) -> paddle.Tensor:
@@ -94,14 +94,14 @@ class Ranks:
         return tensor
 
     def share(self, batch: Batch) -> list[paddle.Tensor]:
-        """What this process learns from: its share of the histories, and all candidates, those of its share first.
+        """Return what this process learns from: its share of the histories, and all candidates, its own first.
 
         Args:
-            batch: of B examples, which divide evenly among the processes; each gives what it has of it.
+            batch: of B examples, which divide evenly among the processes; each process gives its part of the batch.
 
         Returns:
-            hist_index, seq_len and candidates of the share, on the device, and the weights if there are some; they
-            are 1 on average over the rows of all processes.
+            hist_index, seq_len and candidates of the share, on the device, and the weights, if the batch has any. The
+            weights have a mean of 1 over the rows of all processes.
         """
         size, maxlen = batch.hist_index.shape
         packed = self._summed(np.concatenate([batch.hist_index.ravel(), batch.seq_len, batch.candidates]))

@@ -1,4 +1,4 @@
-"""Recent clicks count more: as targets of training, and in the popular fallback."""
+"""Gives recent clicks more weight: as targets of training, and in the popular fallback."""
 
 import numpy as np
 
@@ -8,14 +8,14 @@ from mind.vocabulary import Vocabulary
 
 
 def recency(ages: Float32 | None, half_life_days: float | None) -> Float32 | None:
-    """The weight of each click as a target, [n] float32: 1 now, a half after the half-life; None: all weigh 1.
+    """Return the weight of each click as a target, [n] float32: 1 now, 0.5 after the half-life.
 
-    `ages`: [n] float32 days.
+    `ages`: [n] float32 days. Return None, which weighs all clicks equally, if there are no ages or no half-life.
     """
     if ages is None or half_life_days is None:
         return None
     weight: Float32 = np.exp2(-ages / np.float32(half_life_days)).astype(np.float32)
-    return np.maximum(weight, np.float32(1e-6))  # a batch of old clicks alone still has a mean
+    return np.maximum(weight, np.float32(1e-6))  # a batch that has only old clicks still needs a mean
 
 
 def popularity_within(
@@ -26,14 +26,14 @@ def popularity_within(
     clicks: Int64,
     ranks: Ranks = ALONE,
 ) -> Int64:
-    """How popular each item is, [N] int64: its clicks, or where they have roles its targets by weight, rounded up.
+    """Return how popular each item is, [N] int64: its clicks or, with roles, the weights of its targets, rounded up.
 
     Args:
         sequences: the training users of this process, n clicks.
         vocabulary: N items.
         ages: [n] float32 days.
-        days: how many before the newest of the clicks count; None for all.
-        clicks: [N] int64, how often each was clicked at all.
+        days: only clicks of so many days before the newest one count; None counts all.
+        clicks: [N] int64, how often each item was clicked in all data.
         ranks: the processes that train together.
     """
     weight, items = sequences.weight, sequences.item_id
@@ -41,7 +41,7 @@ def popularity_within(
         if weight is None:
             return clicks
     else:
-        newest = ranks.gather(ages.min(keepdims=True)).min()  # the newest of the data may be held out
+        newest = ranks.gather(ages.min(keepdims=True)).min()  # the newest clicks of the data may be held out
         recent = ages <= newest + days
         weight, items = None if weight is None else weight[recent], items[recent]
     rows = vocabulary.item_index(items)

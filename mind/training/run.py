@@ -1,4 +1,4 @@
-"""One training run: from inputs to the artifact of its best epoch. Knows nothing of the command line."""
+"""One training run: from inputs to the artifact of the best epoch. This module knows nothing of the command line."""
 
 from collections.abc import Callable
 from dataclasses import asdict
@@ -28,19 +28,19 @@ def train_and_write(
     chosen: Artifact | None = None,
     warm: Artifact | None = None,
 ) -> tuple[Trained, Path | None]:
-    """Train, and write the model under runner.model_save_path; then the checkpoint is removed.
+    """Train, write the model under runner.model_save_path, and remove the checkpoint.
 
     Args:
         settings: the configuration.
-        inputs: what `read_inputs` gives for it.
-        checkpoint: where to go on from, and where to note how far training has come.
+        inputs: what `read_inputs` returns for it.
+        checkpoint: stores the progress, and tells where to continue.
         on_step, on_epoch: as `mind.training.loop.train` calls them.
         ranks: this process among those that train together.
         chosen: the model whose settings a final model has. It tells when to end; the manifest repeats its metrics.
-        warm: the model whose weights training begins with; None begins anew.
+        warm: the model whose weights training begins with; None begins with random weights.
 
     Returns:
-        What was learnt, and the directory of the artifact: None for all processes but the leader, which writes it.
+        What was learnt, and the directory of the artifact. The leader writes it; for other processes it is None.
 
     Raises:
         ArtifactError, ConfigError, DataError: as `train` and `write_artifact` raise them.
@@ -65,12 +65,12 @@ def train_and_write(
         return trained, None
     path = _write_model(settings, inputs, trained, chosen)
     if checkpoint:
-        checkpoint.remove()  # only now: a full disk must not cost the training
+        checkpoint.remove()  # only now, because a full disk must not cost the training
     return trained, path
 
 
 def settings_of(chosen: Artifact, settings: Config) -> Config:
-    """A configuration with the settings of a model, and the paths and the pace of another.
+    """Return a configuration with the settings of a model, and the paths and speed settings of another one.
 
     Raises:
         ConfigError: the model does not record how it was trained, or was not trained here.
@@ -107,7 +107,7 @@ def _write_model(settings: Config, inputs: Inputs, trained: Trained, chosen: Art
 
 
 def chosen_for(model: Artifact) -> Choices:
-    """What was chosen after the training of a model; models of earlier releases have nothing of it."""
+    """Return what was chosen after the training of a model. Models of earlier releases have no such choices."""
     recorded = model.metrics.get("choices") or {}
     return Choices(
         smoothing=recorded.get("smoothing", 0.0),

@@ -1,4 +1,4 @@
-"""Training examples from sequences, a whole batch at a time and without a Python loop over rows."""
+"""Makes training examples from sequences, one batch at a time and without a Python loop over rows."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,26 +15,26 @@ Rows = npt.NDArray[np.int32]
 
 
 Gather = Callable[[Int64], Int64]
-"""A function that gives the values of all processes, one after the other, for those of this one."""
+"""A function that gets the values of this process, and returns those of all processes in the order of their ranks."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One step's worth of examples. What another process has is 0: the sum over the processes is the batch."""
+    """The examples of one step. The parts of other processes are 0: the sum over the processes is the batch."""
 
     hist_index: Int64
     """[B, L] int64 rows, oldest first, 0-padded on the right."""
     seq_len: Int64
-    """[B] int64: the items of each history."""
+    """[B] int64: the number of items in each history."""
     candidates: Int64
     """[C] int64 rows: the targets of the B rows, then drawn negatives."""
     weight: Float32 | None = None
-    """[B] float32: the weight of each row's target; None: all weigh 1."""
+    """[B] float32: the weight of each row's target; None weighs all equally."""
 
 
 @dataclass(frozen=True)
 class _Place:
-    """Where the values of this process stand among those of all processes."""
+    """Where the values of this process are among those of all processes."""
 
     first: int
     end: int
@@ -42,13 +42,13 @@ class _Place:
 
     @classmethod
     def of(cls, values: int, gather: Gather, rank: int) -> "_Place":
-        """The place of so many values, where each process has some and they follow each other by rank."""
+        """Return the place of so many values, if the processes have them one after the other by rank."""
         counts = gather(np.array([values]))
         first = int(counts[:rank].sum())
         return cls(first, first + values, int(counts.sum()))
 
     def own(self, numbers: Int64) -> tuple[Int64, Int64]:
-        """Which of some numbers are of this process, as positions, and the numbers of these among its own."""
+        """Return the positions of the given numbers that belong to this process, and these numbers within it."""
         positions = np.flatnonzero((numbers >= self.first) & (numbers < self.end))
         return positions, numbers[positions] - self.first
 
@@ -58,7 +58,7 @@ class _Targets:
     """The E examples of clicks that have roles, user after user."""
 
     first: Int64
-    """[U + 1] int64: examples of the users before."""
+    """[U + 1] int64: how many examples the users before have."""
     row: Rows
     """[E] int32 row of each target."""
     end: Int64
@@ -68,10 +68,10 @@ class _Targets:
 
 
 class TrainingSampler:
-    """Every target with `min_history` clicks of history before it is an example once an epoch.
+    """Samples examples: once per epoch, every target that has `min_history` clicks of history before it.
 
-    Where clicks have no roles, every click is both. Where they have, only those that are history are histories, and a
-    batch weighs its examples.
+    Where clicks have no roles, every click is both history and target. Where they have roles, histories consist of the
+    history clicks alone, and a batch weighs its examples.
     """
 
     def __init__(
@@ -92,16 +92,16 @@ class TrainingSampler:
             sequences: the training users, or those of this process, which come after the users of lower ranks.
             vocabulary: all items.
             hyper_parameters: of these, those of histories and negatives.
-            batch_size: examples of a batch, those of all processes together.
+            batch_size: examples per batch, of all processes together.
             seed: of the order, and of drawn negatives.
-            world: the number of processes that share every batch; each has other users.
-            weight: [n] float32, the weight of each click as a target by its age; None: all weigh 1. Where clicks have
-                roles, the weight of its kind counts too: the two are multiplied.
-            rank: of this process.
-            gather: gives the values of all processes.
+            world: the number of processes that share every batch; each has its own users.
+            weight: [n] float32, the weight of each click as a target by its age; None weighs all equally. Where clicks
+                have roles, it is multiplied by the weight of their kind.
+            rank: the rank of this process.
+            gather: returns the values of all processes.
 
         Raises:
-            DataError: no user has so many items.
+            DataError: no user has `min_history` items and a target after them.
         """
         self._weight = _product(weight, sequences.weight)
         self._least = least = hyper_parameters.min_history
@@ -133,7 +133,7 @@ class TrainingSampler:
         self._world = world
 
     def _find_targets(self, weight: Float32, before: Int64) -> _Targets:
-        """The examples. `weight`: [n], of each click as a target; `before`: [n + 1], history before each click."""
+        """Return the examples. `weight`: [n], of each click as a target; `before`: [n + 1], history before it."""
         position = np.flatnonzero(weight > 0)
         user = np.searchsorted(self.offsets, position, side="right") - 1
         enough = before[position] - self._begin[user] >= self._least
@@ -143,21 +143,21 @@ class TrainingSampler:
 
     @property
     def examples(self) -> int:
-        """Training examples an epoch has, those of all processes."""
+        """The number of training examples per epoch, of all processes."""
         return self._place.total
 
     @property
     def steps(self) -> int:
-        """Batches an epoch has; the last may be smaller, and is left out if not every process would get an example."""
+        """The number of batches per epoch. The last may be smaller; it is skipped if a process would get no example."""
         whole, rest = divmod(self.examples, self._batch_size)
         return whole + (rest >= self._world)
 
     def epoch(self, number: int, done: int = 0) -> Iterator[Batch]:
-        """All examples once, in a random order that depends on the seed and the number of the epoch alone.
+        """Yield all examples once, in a random order that depends only on the seed and the number of the epoch.
 
         Args:
-            number: of the epoch, from 1.
-            done: batches to skip: an epoch that was left is taken up where it stood.
+            number: the number of the epoch, from 1.
+            done: batches to skip, because the epoch continues after them.
         """
         order = np.arange(self.examples, dtype=np.int32 if self.examples < 2**31 else np.int64)
         np.random.default_rng([self._seed, number]).shuffle(order)
@@ -166,7 +166,7 @@ class TrainingSampler:
             yield self.batch(examples[: len(examples) // self._world * self._world], [self._seed, number, step])
 
     def batch(self, examples: Int64, seed: list[int]) -> Batch:
-        """A batch of the given example numbers, [B] int64."""
+        """Return a batch of the given example numbers, [B] int64."""
         rows, mine = self._place.own(examples)
         user = np.searchsorted(self._first_example, mine, side="right") - 1
         targets = self._targets
@@ -193,30 +193,30 @@ class TrainingSampler:
         return Batch(hist_index, seq_len, candidates, weight)
 
     def target_counts(self, items: int) -> Int64:
-        """How often each of `items` items is a target of this process, [items] int64, counted over an epoch."""
+        """Count how often each of `items` items is a target of this process per epoch, [items] int64."""
         return np.bincount(self._drawn, minlength=items + 1)[1:]
 
     def latest(self, users: int, rng: np.random.Generator) -> Batch:
-        """The newest example of so many users, or of all if there are fewer: the histories that requests will have."""
-        ends = self._gather(self._place.first + np.unique(self._first_example)[1:])  # of the users who have an example
+        """Return the newest example of so many users, or of all if there are fewer. Requests have such histories."""
+        ends = self._gather(self._place.first + np.unique(self._first_example)[1:])  # of the users that have an example
         return self.batch(rng.permutation(ends)[:users] - 1, [self._seed])
 
 
 def _product(one: Float32 | None, other: Float32 | None) -> Float32 | None:
-    """The weights by both; None: all weigh 1."""
+    """Return the product of two weights. None stands for equal weights."""
     if one is None or other is None:
         return other if one is None else one
     return one * other
 
 
 def item_rows(vocabulary: Vocabulary, item_id: Int64, size: int = 1 << 22) -> Rows:
-    """Look up the rows of many items, some at a time to save memory: int32, same shape."""
+    """Look up the rows of many items, in parts to save memory: int32, same shape."""
     parts = [vocabulary.item_index(item_id[i : i + size]).astype(np.int32) for i in range(0, len(item_id), size)]
     return np.concatenate(parts) if parts else np.zeros(0, np.int32)
 
 
 def log_frequency(popularity: Int64) -> Float32:
-    """Log of each item's share of all that are drawn, by row: [N + 1] float32, 0 where it is never drawn.
+    """Return the log of each item's share of the draws, by row: [N + 1] float32, 0 for items that are never drawn.
 
     Args:
         popularity: [N] int64 counts.

@@ -1,7 +1,7 @@
-"""Items lean on their neighbours: what few clicks cannot teach an item, those that users had with it know.
+"""Smooths item embeddings with their neighbours. Neighbours supply what the few clicks on an item cannot teach.
 
 E' = E + a S E, where row i of S has the items that users had close to item i. It is the first layer of a graph network
-(LightGCN, arXiv 2002.02126), applied once after training: the table in the artifact is the smoothed one.
+(LightGCN, arXiv 2002.02126), applied once after training. The artifact contains the smoothed table.
 """
 
 import numpy as np
@@ -17,16 +17,16 @@ _BLOCK = 4_000_000
 
 
 def neighbour_shares(item_index: Rows, offsets: Int64, items: int, seed: int) -> sparse.csr_array:
-    """The nearest neighbours of every item, by how often users had both close together over sqrt(clicks of the other).
+    """Return the nearest neighbours of every item, by how often users had both close together over sqrt(clicks).
 
     Args:
-        item_index: [n] rows 1 to `items`, one user's clicks after the other's, oldest first.
-        offsets: [U + 1] int64, where each user's begin.
+        item_index: [n] rows 1 to `items`, the clicks of one user after those of another, oldest first.
+        offsets: [U + 1] int64, where the clicks of each user begin.
         items: N.
         seed: of the users that are drawn if there are too many clicks.
 
     Returns:
-        [N + 1, N + 1] float32: rows that sum to 1, or are empty for items that nobody had with another.
+        [N + 1, N + 1] float32. Rows sum to 1, or are empty for items that nobody clicked near another.
     """
     pairs = close_pairs(item_index, offsets, items, np.random.default_rng(seed))
     clicks = np.bincount(item_index, minlength=items + 1)
@@ -36,7 +36,7 @@ def neighbour_shares(item_index: Rows, offsets: Int64, items: int, seed: int) ->
 
 
 def smoothed(item_embedding: Float32, shares: sparse.csr_array, much: float) -> Float32:
-    """The item table with so much of the neighbours' mean added to every item, [N + 1, D] float32."""
+    """Return the item table with this share of the neighbours' mean added to every item, [N + 1, D] float32."""
     if not much:
         return item_embedding
     table: Float32 = item_embedding + np.float32(much) * (shares @ item_embedding)
@@ -44,13 +44,13 @@ def smoothed(item_embedding: Float32, shares: sparse.csr_array, much: float) -> 
 
 
 def largest_of_rows(near: sparse.csr_array, most: int) -> sparse.csr_array:
-    """The largest entries of each row, without the diagonal, as float32; of equal ones those of lower columns."""
+    """Return the largest entries of each row, without the diagonal, as float32. Equal entries are taken by column."""
     parts = [_largest(near, start, end, most) for start, end in _blocks(near.indptr)]
     return sparse.vstack(parts, format="csr", dtype=np.float32)
 
 
 def _blocks(indptr: Int64) -> list[tuple[int, int]]:
-    """Rows that have `_BLOCK` entries together, or one row with more: where each block starts and ends."""
+    """Return where blocks of rows start and end. A block has `_BLOCK` entries together, or is one row with more."""
     blocks, start, rows = [], 0, len(indptr) - 1
     while start < rows:
         end = max(int(np.searchsorted(indptr, indptr[start] + _BLOCK, side="right")) - 1, start + 1)

@@ -1,18 +1,19 @@
-"""A warm start: training begins with the weights of an earlier model instead of fresh ones.
+"""A warm start: training begins with the weights of an earlier model instead of random ones.
 
-Items that the earlier model does not know begin near the items that users had together with them, in its space. Knows
-nothing of Paddle or of the command line.
+Items that the earlier model does not know begin near the items that users clicked with them, in its space. This module
+knows nothing of Paddle or of the command line.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from mind.artifact import Artifact, Float32, Weights
+from mind.artifact import Artifact, Float32
 from mind.config import HyperParameters, flatten
 from mind.fresh_items import count_neighbours, from_neighbours
 from mind.sequences import Int64, Sequences
 from mind.vocabulary import Vocabulary
+from mind.weights import Weights
 
 _FREE = (
     "optimizer.",
@@ -28,27 +29,27 @@ _FREE = (
     "half_life_days",
     "trending_days",
 )
-"""How the names of the hyper-parameters begin that may differ: they say how weights are learnt, not what they mean."""
+"""Prefixes of the hyper-parameters that may differ. They say how weights are learnt, not what they mean."""
 
 
 @dataclass(frozen=True)
 class Start:
-    """Where the weights of a network begin."""
+    """The weights that a network begins with."""
 
     weights: Weights
-    """Those of the earlier model."""
+    """The weights of the earlier model."""
     item_embedding: Float32
-    """[N + 1, D] float32, for the items of the new model; zero where nothing is known of an item."""
+    """[N + 1, D] float32, for the items of the new model; zero for items about which nothing is known."""
 
 
 def why_not(model: Artifact, hyper: HyperParameters, item_id: Int64, text_ids: bool) -> str:
-    """Why training cannot begin with the weights of a model, as part of a sentence; empty if it can.
+    """Return why training cannot begin with the weights of a model, as part of a sentence; empty if it can.
 
     Args:
         model: the earlier model.
-        hyper: the settings of the new one.
-        item_id: the items that the new one learns from.
-        text_ids: whether these have text ids.
+        hyper: the settings of the new model.
+        item_id: the items that the new model learns from.
+        text_ids: whether these items have text ids.
     """
     if (model.weights.keys is not None) != text_ids:
         own, other = ("text ids", "integers") if text_ids else ("integers", "text ids")
@@ -65,17 +66,17 @@ def why_not(model: Artifact, hyper: HyperParameters, item_id: Int64, text_ids: b
 
 
 def known_items(model: Artifact, item_id: Int64) -> int:
-    """How many of the items in the data a model knows."""
+    """Count the items in the data that a model knows."""
     return int((model.vocabulary.item_index(item_id) > 0).sum())
 
 
 def start_from(model: Artifact, vocabulary: Vocabulary, sequences: Sequences) -> Start:
-    """The weights to begin with.
+    """Return the weights to begin with.
 
     Args:
-        model: the earlier model; `why_not` found nothing.
-        vocabulary: of the new model.
-        sequences: the training users, who tell which items are near a new one.
+        model: the earlier model; `why_not` found nothing against it.
+        vocabulary: the items of the new model.
+        sequences: the training users, which tell the neighbours of new items.
     """
     table = np.zeros((len(vocabulary) + 1, model.hyper_parameters.embedding_dim), np.float32)
     rows = model.vocabulary.item_index(vocabulary.item_id)

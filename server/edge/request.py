@@ -153,7 +153,7 @@ def _user(
         return UserQuery(hist_item[:0], exclude[:0], invalid=wrong)
     if not user_id or (len(hist_item) and not without_shown):
         return UserQuery(hist_item, exclude)
-    wrong = check_user_id(user_id) if limits.users else "user_id needs a server that remembers users (--users)"
+    wrong = check_user_id(user_id) if limits.users else "user_id needs a server that was started with --users"
     if wrong:
         return UserQuery(hist_item[:0], exclude, wrong)
     stored = "" if len(hist_item) else user_id

@@ -1,4 +1,4 @@
-"""What a caller gets: the candidates of each user, how they came about and how long it took, as plain values."""
+"""What a caller gets, as plain values: the candidates of each user, how they were found and how long it took."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -43,7 +43,7 @@ class UserResult:
     detail: str = ""
     """What a person may want to know about the status, or about a short list; may be empty."""
     cut_short: bool = False
-    """Whether exclusions took so many hits that a deeper search may find more."""
+    """Whether so many hits were excluded that a deeper search may find more."""
     source: Int64 | None = None
     """[n] int64, the `server.serving.merge.Source` of each; None where no neighbours were asked for."""
     added: Float32 | None = None

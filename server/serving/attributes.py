@@ -1,8 +1,8 @@
 """The attributes of the items of an answer.
 
-A column that a request asks for is read from Milvus once and kept in memory, as long as there is room. It follows the
-changes that the indexer makes. Until it is there, and where there is no room, Milvus is asked about the items of each
-answer.
+The first request for an attribute reads its column from Milvus. The column stays in memory while there is room, and
+follows the changes that the indexer makes. Until it is read, and if there is no room, the server asks Milvus about the
+items of each answer.
 """
 
 import asyncio
@@ -31,17 +31,17 @@ from server.serving.offload import computed
 logger = logging.getLogger(__name__)
 
 PAGE = 4_096
-"""Items of which Milvus tells values at a time."""
+"""Most items whose values are read from Milvus at a time."""
 WAIT_S = 1.0
-"""Longest wait of an answer for Milvus, or half of the caller's time if that is less."""
+"""Longest wait of an answer for Milvus; half of the caller's remaining time if that is less."""
 MOST_CHANGED = 10_000
 """Most changed items before the columns are read again."""
 READ_AGAIN_S = 1_800.0
-"""Age from which a column is read again beside the requests, for changes that did not come from the indexer."""
+"""Age from which a column is read again in the background, for changes that did not come from the indexer."""
 VALUE_ITEMS = 5
-"""To look up or write a value takes as long as to work through so many items (`server.serving.offload`)."""
+"""Looking up or writing a value takes as long as processing this many items (`server.serving.offload`)."""
 ROW_BYTES = 400
-"""What Python takes for the values of an item that are kept outside of columns, about."""
+"""Approximate memory of the values of an item that are stored outside of columns."""
 MAX_BYTES = 256 * 2**20
 """Memory for columns."""
 COLLECTIONS = 2
@@ -96,7 +96,7 @@ class Whole:
 
 @dataclass
 class _Table:
-    """What is kept of a collection."""
+    """What is stored of a collection."""
 
     changes: Changes
     columns: dict[str, Column] = field(default_factory=dict)
@@ -104,15 +104,15 @@ class _Table:
     changed: dict[int, Row] = field(default_factory=dict)
     """Newer values, and those of items that the model does not know, by item id."""
     current_at: float = 0.0
-    """When Milvus was asked about changed items last, on the clock of `time.monotonic`."""
+    """When Milvus was last asked about changed items, on the clock of `time.monotonic`."""
     read_at: float = 0.0
     """When the oldest of the columns was read."""
     updates: int = 0
-    """Changed items that were read since."""
+    """Changed items that were read since then."""
     reading: frozenset[str] = frozenset()
     """The attributes whose columns are being read."""
     refused: set[str] = field(default_factory=set)
-    """Attributes that there is no room for."""
+    """Attributes for which there is no room."""
     updating: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -132,7 +132,7 @@ class Attributes:
     async def of(
         self, release: Release, names: Sequence[str], item_ids: Int64, remaining_s: float | None
     ) -> tuple[list[Values], str]:
-        """The attributes of items.
+        """Return the attributes of items.
 
         Args:
             release: whose collection has the attributes.
@@ -150,7 +150,7 @@ class Attributes:
     async def groups(
         self, release: Release, names: Sequence[str], item_ids: Int64, remaining_s: float | None
     ) -> tuple[dict[str, Groups], str]:
-        """Which items share values of attributes; arguments and the second result as of `of`."""
+        """Return which items share values of attributes. Arguments and the second result are those of `of`."""
         known, why = await self._known(release, names, item_ids, remaining_s)
         return await computed(len(item_ids) * len(names), _groups, release, names, *known, item_ids), why
 

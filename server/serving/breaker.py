@@ -1,8 +1,8 @@
-"""A circuit breaker before Milvus: once Milvus does not answer, calls fail at once until it answers again.
+"""A circuit breaker for Milvus: while Milvus does not answer, calls fail at once.
 
-A call that fails or takes long starts probes, which are real searches. When the probes fail too, the breaker opens:
-new calls fail at once and calls in progress are ended. It closes with the first probe that Milvus answers, whatever
-the answer: an error from Milvus is an answer too.
+A call that fails or takes long starts probes, which are real searches. If the probes fail too, the breaker opens: new
+calls fail at once, and calls in progress are ended. It closes with the first probe that Milvus answers. An error from
+Milvus is an answer too.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 SLOW_S = 1.0
 """A call that takes longer starts a probe."""
 MISSES = 2
-"""Probes in a row that must fail before the breaker opens; a probe that times out counts as two."""
+"""So many probes in a row must fail before the breaker opens; a probe that times out counts as two."""
 PAUSE_S = 0.5
 """Time between two probes."""
 
@@ -32,7 +32,7 @@ class Breaker:
         """Make a closed breaker.
 
         Args:
-            probe: searches Milvus, past the breaker; raises StoreUnavailableError if Milvus does not answer.
+            probe: searches Milvus without the breaker; raises StoreUnavailableError if Milvus does not answer.
             on_change: called after `open` has changed.
         """
         self._probe = probe
@@ -40,19 +40,20 @@ class Breaker:
         self._waiting: set[asyncio.Timeout] = set()
         self._probing: asyncio.Task[None] | None = None
         self._silence = ""
-        """What the last probe said that failed; callers get it as their error while the breaker is open."""
+        """The error of the last failed probe. Callers get it while the breaker is open."""
         self.open = False
-        """Whether Milvus is believed to be away."""
+        """Whether the breaker assumes that Milvus does not answer."""
 
     def guard(self, store: Store, unguarded: Collection[str] = ()) -> Store:
-        """The same store with every method behind this breaker, except the `unguarded` ones.
+        """Return the same store with every method behind this breaker, except the `unguarded` ones.
 
-        All methods of the store must be coroutines. What they call within the store is guarded once, as a whole.
+        All methods of the store must be coroutines. If a method calls others of the store, only the outer call is
+        guarded.
         """
         return cast(Store, _Guarded(store, self, unguarded))
 
     def close(self) -> None:
-        """Stop probing."""
+        """Stop the probes of this breaker."""
         if self._probing:
             self._probing.cancel()
 
@@ -110,7 +111,7 @@ class Breaker:
 
 
 class _Guarded:
-    """Stands in for a store: hands every method call to the breaker."""
+    """Replaces a store, and passes every method call to the breaker."""
 
     def __init__(self, store: object, breaker: Breaker, unguarded: Collection[str]) -> None:
         self._store = store

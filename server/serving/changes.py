@@ -1,8 +1,8 @@
-"""Follows the changes of a collection's items, for whoever keeps something that was read from Milvus.
+"""Follows the changes of a collection's items, for code that stores something that was read from Milvus.
 
-The indexer writes every batch of changes into a log (`mind.milvus.change_log`) when Milvus has taken it. Milvus may
-show the log a moment before it shows the items, so items that changed are read again several times. The last time is
-late enough: whatever Milvus is asked, it answers with all that is older than 5 s (its bounded consistency).
+The indexer writes every batch of changes into a log (`mind.milvus.change_log`) after Milvus has accepted it. Milvus may
+show the log a moment before it shows the items, so changed items are read again several times. The last time is late
+enough: every answer of Milvus contains all changes that are older than 5 s (its bounded consistency).
 """
 
 import asyncio
@@ -14,11 +14,11 @@ from mind.milvus.journal import rows_between
 from server.ports import ItemStore
 
 LOOK_S = 0.05
-"""Age in seconds up to which a look at the log is good enough."""
+"""The log is not read again within so many seconds."""
 READ_AGAIN_S = (0.0, 0.05, 0.1, 0.2, 0.4, 1.0, 5.0)
 """When changed items are read again, in seconds since the change was seen."""
 REMEMBERED_S = 300.0
-"""How long a change is remembered. What was read before that must be read again."""
+"""How long a change is remembered. Values that were read before that must be read again."""
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,12 @@ class _Change:
     """The items that changed; None if any item may have."""
 
     def is_due(self, read_at: float, now: float) -> bool:
-        """Whether what was read at that time must be read again."""
+        """Whether values that were read at that time must be read again."""
         return any(read_at < self.seen_at + after <= now for after in READ_AGAIN_S)
 
 
 class Changes:
-    """The changes of one collection, as far as they were seen."""
+    """The changes of one collection that were seen so far."""
 
     def __init__(self, store: ItemStore, collection: str) -> None:
         """Prepare to follow; `look` asks Milvus."""
@@ -47,7 +47,7 @@ class Changes:
         self._looking: asyncio.Task[None] | None = None
 
     async def look(self) -> None:
-        """Read the log, unless that was done a moment ago. Callers at the same time share one look.
+        """Read the log, unless that was done a moment ago. Callers at the same time share one read.
 
         Raises:
             StoreError: Milvus cannot be asked.
@@ -62,11 +62,11 @@ class Changes:
 
     @property
     def never(self) -> bool:
-        """Whether the indexer never changed an item of the collection, as far as was seen."""
+        """Whether no change of an item of the collection was ever seen."""
         return self._log == ChangeLog()
 
     def to_read_again(self, read_at: float) -> set[int] | None:
-        """The items that must be read again for what was read at that time; None for all of them.
+        """Return the items that must be read again for values that were read at that time; None for all items.
 
         `read_at`: when Milvus was asked, on the clock of `time.monotonic`.
         """
@@ -82,7 +82,7 @@ class Changes:
         return again
 
     async def least_rows(self, built: int) -> int:
-        """Rows that the collection must have: those of the build, after the changes that its journal tells."""
+        """Return the least number of rows of the collection: those of the build, after the changes in its journal."""
         if self.never:
             return built
         changes = await self._store.changes(self.collection)

@@ -1,6 +1,6 @@
-"""The values of one attribute for all items that a model knows, in little memory: codes into the different values.
+"""Stores the values of one attribute for all items that a model knows in little memory, as codes of different values.
 
-A category of a million items takes a byte or two for each. A title, which hardly repeats, takes its text and 12 bytes.
+A category takes a byte or two per item, for a million items. A title hardly repeats; it takes its text and 12 bytes.
 """
 
 import json
@@ -17,7 +17,7 @@ from mind.sequences import Int64
 from mind.vocabulary import Mask
 
 MOST_CODED = 2**16 - 1
-"""Most different values that are kept once each. An attribute with more is kept without looking for repeats."""
+"""Most different values that are stored once each. A column with more stores the value of each item."""
 NOTHING: dict[str, Any] = {
     "INT64": 0,
     "DOUBLE": 0.0,
@@ -26,11 +26,11 @@ NOTHING: dict[str, Any] = {
     "ARRAY<INT64>": (),
     "ARRAY<VARCHAR>": (),
 }
-"""What stands where an item has no value, by the Milvus types of attributes."""
+"""The value that stands for no value, by the Milvus types of attributes."""
 TEXT_BYTES = 80
-"""What Python takes for a short text."""
+"""Memory of a short text in Python."""
 NUMBERS: dict[str, type] = {"INT64": np.int64, "DOUBLE": np.float64, "BOOL": np.bool_}
-"""How values that are no text are kept side by side."""
+"""The NumPy types of values that are not text."""
 Value = Any
 """A number, a text, true or false, or a tuple of integers or texts."""
 
@@ -42,20 +42,20 @@ class Column:
     kind: str
     """The Milvus type of the attribute."""
     codes: npt.NDArray[np.unsignedinteger[Any]]
-    """[N + 1] the place of each item's value among `values`; 0 for no value, also for row 0, the padding."""
+    """[N + 1] the place of each item's value in `values`; 0 for no value, also for row 0, the padding."""
     values: Sequence[Value] | npt.NDArray[Any] | Keys
-    """The values, of which the first stands for no value."""
+    """The values; the first one stands for no value."""
 
     @property
     def nbytes(self) -> int:
-        """The memory that the column takes, about."""
+        """The approximate memory of the column."""
         if isinstance(self.values, Keys):
             return self.codes.nbytes + self.values.offsets.nbytes + self.values.text.nbytes
         size = self.values.nbytes if isinstance(self.values, np.ndarray) else TEXT_BYTES * len(self.values)
         return self.codes.nbytes + size
 
     def at(self, rows: Int64) -> tuple[list[Value], Mask]:
-        """The values of these rows of the item table, and [n] bool, which rows have one."""
+        """Return the values of these rows of the item table, and [n] bool, which rows have one."""
         codes = self.codes[rows]
         if isinstance(self.values, Keys):
             texts = self.values.at(codes.astype(np.int64))
@@ -78,7 +78,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Groups:
-    """Which items have which values of an attribute: an entry for each item and value, an item's entries together."""
+    """Which items have which values of an attribute: an entry per item and value, an item's entries together."""
 
     place: Int64
     """[E] int64, ascending, the item of each entry."""
@@ -89,11 +89,11 @@ class Groups:
 
 
 def groups(told: Sequence[Value | None], which: Int64) -> Groups:
-    """The values of items; an array has those of its elements, and None has none.
+    """Return the values of items as groups. An array has those of its elements, and None has none.
 
     Args:
         told: different values.
-        which: [n] int64, the place among them of each item's value.
+        which: [n] int64, the place of each item's value in `told`.
     """
     parts = [() if value is None else value if isinstance(value, tuple) else (value,) for value in told]
     coded: dict[Value, int] = {}
@@ -110,12 +110,17 @@ class ColumnBuilder:
     """Builds a column from pages of values."""
 
     def __init__(self, kind: str, items: int) -> None:
-        """`kind`: the Milvus type of the attribute; `items`: of the model."""
+        """Begin a column.
+
+        Args:
+            kind: the Milvus type of the attribute.
+            items: the number of items of the model.
+        """
         self._kind = kind
         self._codes = np.zeros(items + 1, np.uint32)
         self._coded: dict[Value, int] = {}
         self._pages: list[npt.NDArray[Any] | Keys] = []
-        """The values, where there are too many different ones to look for repeats. Slot 0 is no value."""
+        """The values, if there are too many different ones for codes. Slot 0 is no value."""
         self._count = 0
 
     def put(self, rows: Int64, values: Sequence[Value]) -> None:
@@ -132,12 +137,12 @@ class ColumnBuilder:
 
     @property
     def nbytes(self) -> int:
-        """The memory that the column takes so far, about."""
+        """The approximate memory of the column so far."""
         pages = sum(page.nbytes if isinstance(page, np.ndarray) else page.text.nbytes for page in self._pages)
         return self._codes.nbytes + pages + (8 * self._count if self._pages else TEXT_BYTES * len(self._coded))
 
     def done(self) -> Column:
-        """The column."""
+        """Return the finished column."""
         if not self._pages:
             kind = np.uint8 if len(self._coded) < 2**8 else np.uint16
             return Column(self._kind, self._codes.astype(kind), [NOTHING[self._kind], *self._coded])

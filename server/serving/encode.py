@@ -1,4 +1,4 @@
-"""The first stage: the histories of a batch become interest vectors, on the event loop or on the encoder's thread."""
+"""The first stage: encodes the histories of a batch, on the event loop or in the encoder's thread."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -21,13 +21,13 @@ class EncodeStage:
 
         Args:
             encode_on: must have one thread, because an encoder need not be thread-safe.
-            on_lost: called when an encoder fails even at a history that it could encode before, as after a GPU fault.
+            on_lost: called when an encoder fails even for a history that it encoded before, as after a GPU fault.
         """
         self._encode_on = encode_on
         self._on_lost = on_lost
 
     async def encode(self, release: Release, inputs: Inputs) -> Float32:
-        """[B, K, D] float32 interest vectors of the active users."""
+        """Return the [B, K, D] float32 interest vectors of the active users."""
         if not len(inputs.active):
             return np.zeros((0, 1, release.hyper_parameters.embedding_dim), np.float32)
         if release.encoder.inline:

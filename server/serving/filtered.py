@@ -1,8 +1,8 @@
-"""The search with filters: what a user gets is the best of the items that match (`server.serving.matching`).
+"""The search with filters: a user gets the best of the items that match (`server.serving.matching`).
 
-An index that is searched with a filter loses items, because its graph leads past many that do not match. So the items
-are searched in memory: if few match, all of them are scored, and if many do, those of the most promising cells
-(`mind.cell_search`).
+An index that is searched with a filter loses items, because the paths of its graph lead through items that do not
+match. So the server searches in memory. If few items match, it scores all of them. If many match, it scores those of
+the most promising cells (`mind.cell_search`).
 """
 
 import asyncio
@@ -20,20 +20,20 @@ from server.serving.matching import Matches
 from server.serving.search import NO_HITS, Found
 
 PAIRS_IN_CELLS = 24_000
-"""Pairs of query and item that are scored in the time that a query takes which searches cells: 0.06 ms."""
+"""Number of pairs of query and item that are scored in the time of one query by cells: 0.06 ms."""
 INLINE_PAIRS = 20_000
-"""Pairs up to which a search runs on the event loop: 0.2 ms. Requests that come during a longer one share a batch."""
+"""A search of so many pairs or fewer runs on the event loop: 0.2 ms. Requests during a longer one share a batch."""
 PART_PAIRS = 8_000_000
-"""Pairs that are worth a further thread: 20 ms."""
+"""Pairs for which another thread is worth its cost: 20 ms."""
 
 
 async def search_matches(release: Release, vectors: Float32, matches: Sequence[Matches], limits: Int64) -> Found:
-    """Search for each user among the items that match a filter of its own.
+    """Search for each user among the items that match the user's filter.
 
     Args:
-        release: its model's items are searched, and what was added to its collection since.
+        release: its model's items are searched, and items that were added to its collection since the build.
         vectors: [B, K, D] float32, the interest vectors of B users; all-zero ones find nothing.
-        matches: of each of the B users.
+        matches: the matching items of each of the B users.
         limits: [B] int64, hits of each interest that each user gets.
     """
     user, interest = np.nonzero(np.any(vectors, axis=2))
@@ -54,7 +54,7 @@ async def search_matches(release: Release, vectors: Float32, matches: Sequence[M
 
 
 def _search(release: Release, queries: Float32, matches: Sequence[Matches], limits: Int64) -> Hits:
-    """The hits of [Q, D] queries, each among the matches of its own, and no more than its own limit."""
+    """Return the hits of [Q, D] queries, each among its own matches, and at most its own limit of them."""
     found = []
     for numbers in _together(matches, limits):
         most = int(limits[numbers].max())
@@ -68,7 +68,7 @@ def _search(release: Release, queries: Float32, matches: Sequence[Matches], limi
 
 
 def _nearest(release: Release, queries: Float32, matches: Sequence[Matches], limit: int) -> tuple[Int64, Float32]:
-    """The ids and scores of the nearest items of queries that share a search, [Q, L] each, best first."""
+    """Return the ids and scores of the nearest items of queries that share a search, [Q, L] each, best first."""
     if members := [own.members for own in matches if own.members]:
         rows, scores = nearest_in_cells(queries, release.item_embedding, members, limit)
     else:
@@ -79,7 +79,7 @@ def _nearest(release: Release, queries: Float32, matches: Sequence[Matches], lim
 def with_fresh(
     release: Release, queries: Float32, matches: Matches, rows: Rows, scores: Float32, limit: int
 ) -> tuple[Int64, Float32]:
-    """The ids and scores of the nearest items, [Q, L] each, after those that the model knows were searched."""
+    """Return the ids and scores of the nearest items, [Q, L] each, with the fresh items added to those of the model."""
     item_ids = release.vocabulary.item_id[rows - 1]
     if not len(matches.fresh_ids):
         return item_ids, scores
@@ -92,10 +92,10 @@ def with_fresh(
 
 
 def _together(matches: Sequence[Matches], limits: Int64) -> list[list[int]]:
-    """The numbers of the queries, those together that share a search: with the same matches, or all by cells.
+    """Group the numbers of the queries that share a search: those with the same matches, or all by cells.
 
-    How many cells a search looks into depends on its limit, so those by cells share it only with the same limit. Fresh
-    items are not in cells, so queries that find some share a search only with the same matches.
+    The number of cells that a search looks into depends on its limit, so queries by cells share it only with the same
+    limit. Fresh items are not in cells, so queries that match some share a search only with the same matches.
     """
     numbers: dict[tuple[int, int], list[int]] = {}
     for number, (own, limit) in enumerate(zip(matches, limits.tolist(), strict=True)):

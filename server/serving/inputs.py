@@ -1,4 +1,4 @@
-"""The users of a batch as arrays: histories looked up in the model's vocabulary, and the items to leave out."""
+"""The users of a batch as arrays: their histories as rows of the model, and the items to leave out."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class Inputs:
 
 
 def look_up(release: Release, users: list[UserQuery]) -> Inputs:
-    """Look all histories up at once, drop unknown ids, keep the newest `maxlen` known ones."""
+    """Look all histories up at once, drop unknown ids, and keep the newest `maxlen` known ones."""
     lengths = [len(user.hist_item) for user in users]
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     hist_item = np.concatenate([user.hist_item for user in users])
@@ -52,7 +52,7 @@ def look_up(release: Release, users: list[UserQuery]) -> Inputs:
 
 
 def status_of(user: UserQuery, known: bool) -> Status:
-    """The status of a user. `known`: whether the model knows an item of the history."""
+    """Return the status of a user. `known`: whether the model knows an item of the history."""
     if user.invalid:
         return Status.INVALID
     if user.unread:

@@ -1,8 +1,8 @@
 """The keys (`mind.keys`) of the items of an answer: from the model, or from the collection for items added since.
 
-The key of an id never changes, because the id is a hash of it. So what Milvus told once is kept for every release, and
-the same few new items cost one query. An id whose key nobody tells in time is left out of the answer, which never names
-an item wrongly.
+The key of an id never changes, because the id is a hash of it. So a key that was read from Milvus is kept for every
+release, and new items cost one query. An item is left out of the answer if its key is not read in time, so that the
+answer never names an item wrongly.
 """
 
 import asyncio
@@ -20,15 +20,15 @@ from server.serving.batching import Batcher, Waiting
 from server.serving.offload import computed
 
 KEY_ITEMS = 4
-"""To turn a key into an id, or back, takes as long as to work through so many items (`server.serving.offload`)."""
+"""Turning a key into an id, or back, takes as long as processing this many items (`server.serving.offload`)."""
 MAX_KEPT = 65_536
-"""Most keys of added items that are kept: 30 MB if all are as long as a key may be."""
+"""Most keys of added items that are stored: 30 MB if all have the maximum length."""
 READ_TOGETHER = 4_096
 """Most keys of one query."""
 MAX_QUEUED = 16 * READ_TOGETHER
 """Most keys that requests wait for."""
 WAIT_S = 1.0
-"""Longest wait for Milvus, or half of the caller's time if that is less."""
+"""Longest wait for Milvus; half of the caller's remaining time if that is less."""
 DELETED = "they were deleted meanwhile"
 
 Keys = Mapping[int, str]
@@ -42,21 +42,21 @@ class Named:
     keys: list[str]
     """One for each item, in their order; empty where the key is not known."""
     absent: str = DELETED
-    """Why keys are not known, where some are not."""
+    """Why some keys are not known; empty if all are."""
 
 
 class ItemKeys:
     """Gives the keys of items of releases with text ids."""
 
     def __init__(self, store: ItemStore) -> None:
-        """`store`: holds the collections."""
+        """Prepare to read. `store` has the collections."""
         self._store = store
         self._kept: dict[int, str] = {}
-        """The keys of added items, the first that were read first."""
+        """The keys of added items. Those that were read first come first."""
         self._reads: Batcher[tuple[str, list[int]], Keys] = Batcher(self._read, READ_TOGETHER, MAX_QUEUED, workers=1)
 
     async def of(self, release: Release, item_ids: Int64, remaining_s: float | None) -> Named:
-        """The keys of items, [n] int64. `remaining_s`: time left to the caller; None without a deadline."""
+        """Return the keys of items, [n] int64. `remaining_s`: time left to the caller; None without a deadline."""
         keys, others = await computed(len(item_ids) * KEY_ITEMS, _of_model, release, item_ids)
         if not others:
             return Named(keys)
@@ -69,7 +69,7 @@ class ItemKeys:
         return Named(keys, absent)
 
     async def _ask(self, collection: str, item_ids: list[int], known: dict[int, str], remaining_s: float | None) -> str:
-        """Add what Milvus tells to the keys that are known; gives the reason why some may still not be."""
+        """Add the keys that Milvus has to the known ones; return why some may still be unknown."""
         wait_s = WAIT_S if remaining_s is None else min(WAIT_S, remaining_s / 2)
         try:
             async with asyncio.timeout(wait_s):
@@ -96,7 +96,7 @@ class ItemKeys:
 
 
 def _of_model(release: Release, item_ids: Int64) -> tuple[list[str], list[int]]:
-    """A key for each item, and the places of the items that the model does not know."""
+    """Return a key for each item, and the places of the items that the model does not know."""
     assert release.keys is not None  # noqa: S101 - only releases with text ids need keys
     index = release.vocabulary.item_index(item_ids)
     if index.all():

@@ -1,4 +1,4 @@
-"""What waits for a batch: users of one query who are searched for together."""
+"""What waits for a batch: users of one query that are searched together."""
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -32,9 +32,9 @@ class Job:
     failure: StoreUnavailableError | None = None
     """Why it is not known which items match, or which are boosted."""
     away: bool = False
-    """Whether Milvus does not answer, so that the items which were seen last are searched in memory."""
+    """Whether Milvus does not answer, so that the last known items are searched in memory."""
     matching_ms: float = 0.0
-    """How long it took to learn which items match."""
+    """How long it took to find the items that match."""
 
     @property
     def search(self) -> str:

@@ -40,11 +40,12 @@ if TYPE_CHECKING:  # FAISS may not be installed
 logger = logging.getLogger(__name__)
 
 EXACT_ITEMS = 50_000
-"""Items of a table that are all scored; more are searched with an index (`mind.item_index`)."""
+"""Tables with at most so many items are scored completely; larger ones are searched with an index (`mind.item_index`).
+"""
 SEEN_S = 1.0
-"""How long ago Milvus must have been asked for changes, at most, while it is there."""
+"""While Milvus answers, it must have been asked for changes within so many seconds."""
 FOLLOW_S = 0.2
-"""Time between two looks at what changed."""
+"""Time between two reads of the changes."""
 READ_ITEMS = 10_000
 """Most items that Milvus is asked about at once."""
 COLLECTIONS = 2
@@ -62,7 +63,7 @@ class Known:
     read_at: float
     """When Milvus was asked about them, on the clock of `time.monotonic`."""
     index: "ItemIndex | None"
-    """Of those that the model knows; None if all are scored."""
+    """The index of the items that the model knows; None if all are scored."""
     links: Links = field(default_factory=Links)
     """Which items users clicked soon before the added ones; none where the model has no neighbours."""
     added: AddedNeighbours | None = None
@@ -79,7 +80,7 @@ class LocalItems:
         self._changes: dict[str, Changes] = {}
         self._known: OrderedDict[str, Known] = OrderedDict()
         self._looked_at: dict[str, float] = {}
-        """When Milvus was asked last for changes of a collection, on the clock of `time.monotonic`."""
+        """When Milvus was last asked for changes of a collection, on the clock of `time.monotonic`."""
         self._looking: dict[str, asyncio.Task[None]] = {}
 
     async def follow(self, served: Callable[[], Sequence[Release]]) -> None:
@@ -94,7 +95,7 @@ class LocalItems:
             await asyncio.sleep(FOLLOW_S)
 
     async def look(self, release: Release) -> None:
-        """Bring what is known of a release's collection up to date. Callers at the same time share one look.
+        """Read the changes of a release's collection. Callers at the same time share one read.
 
         Raises:
             StoreError: Milvus cannot be asked.
@@ -136,7 +137,7 @@ class LocalItems:
         return release.collection in self._known
 
     def known(self, release: Release) -> Known:
-        """The items of a release's collection, as they were seen last."""
+        """Return the items of a release's collection, as they were seen last."""
         return self._known[release.collection]
 
     async def search_users(self, release: Release, vectors: Float32, limits: Int64) -> Found:
@@ -152,7 +153,7 @@ class LocalItems:
         return Found(user, interest, await computed(len(hits.item_ids), hits.first, limits[user]))
 
     async def search_now(self, release: Release, vectors: Float32, limit: int, timeout_s: float) -> Hits:
-        """The same as `search`, but what happened up to `SEEN_S` ago has been seen.
+        """Search as `search` does, after all changes up to `SEEN_S` ago have been seen.
 
         Raises:
             StoreUnavailableError: Milvus cannot be asked for changes, or does not answer in time.
@@ -161,7 +162,7 @@ class LocalItems:
         return await self.search(release, vectors, limit)
 
     async def seen(self, release: Release, timeout_s: float) -> bool:
-        """Whether what happened up to `SEEN_S` ago is known; Milvus is asked if need be, for `timeout_s` at most."""
+        """Whether all changes up to `SEEN_S` ago are known. If necessary, this asks Milvus, for `timeout_s` at most."""
         try:
             await self.catch_up(release, timeout_s)
         except StoreError:
@@ -169,7 +170,7 @@ class LocalItems:
         return True
 
     async def catch_up(self, release: Release, timeout_s: float) -> None:
-        """Ask Milvus for changes unless that was done `SEEN_S` ago at most; then the release's collection is known.
+        """Ask Milvus for changes, unless that was done `SEEN_S` ago at most. Then the release's collection is known.
 
         Raises:
             StoreError: Milvus cannot be asked, or does not answer in time.
@@ -182,10 +183,10 @@ class LocalItems:
                 raise StoreUnavailableError("Milvus does not answer: it was asked which items changed") from error
 
     async def search(self, release: Release, vectors: Float32, limit: int) -> Hits:
-        """The `limit` items nearest to each of the [Q, D] vectors among those that were seen last.
+        """Return the `limit` items nearest to each of the [Q, D] vectors among those that were seen last.
 
-        It always runs in a thread, so that what comes meanwhile waits for the next batch: to search for many users
-        together costs less than half of what searches one by one cost.
+        It always runs in a thread, so that requests that come meanwhile share the next batch. Searching for many users
+        together costs less than half of searching for one after the other.
         """
         known = self.known(release)
         find = _nearest_by_index if known.index and limit <= MOST_HITS else _nearest
@@ -193,7 +194,7 @@ class LocalItems:
         return Hits(item_ids.ravel(), scores.ravel(), np.full(len(vectors), item_ids.shape[1]))
 
     async def _read(self, release: Release, known: Known, item_ids: Int64) -> Known:
-        """What is known after Milvus was asked about some items."""
+        """Return what is known after Milvus was asked about some items."""
         row = release.vocabulary.item_index(item_ids)
         built, new = item_ids[row > 0], item_ids[row == 0]
         there = await self._store.existing(release.collection, built.tolist()) if len(built) else set()
@@ -207,14 +208,14 @@ class LocalItems:
 
 
 def _as_built(release: Release) -> Known:
-    """The items of a collection to which nothing happened since its build."""
+    """Return the items of a collection that has not changed since its build."""
     rows = np.arange(1, len(release.vocabulary) + 1, dtype=np.int32)
     items = Matches(rows, np.zeros(0, np.int64), np.zeros((0, release.item_embedding.shape[1]), np.float32))
     return Known(items, rows[:0], -float("inf"), release.index)
 
 
 def _replaced(gone: Rows, read: Int64, gone_of_read: Int64) -> Rows:
-    """The rows that are gone after some were read, ascending."""
+    """Return the rows that are gone after some were read, ascending."""
     return np.union1d(np.setdiff1d(gone, read), gone_of_read).astype(np.int32)
 
 
@@ -262,7 +263,7 @@ def _nearest_by_index(release: Release, known: Known, vectors: Float32, limit: i
 
 
 def index_maker(search: str) -> Callable[[Artifact, Cells | None], "ItemIndex | None"]:
-    """What makes the index of a model's items for the option `--search`.
+    """Return a function that makes the index of a model's items for the option `--search`.
 
     Raises:
         ConfigError: FAISS is not installed.

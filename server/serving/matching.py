@@ -1,7 +1,7 @@
-"""Which items match a filter: Milvus is asked once, and then only about items that change.
+"""Finds the items that match a filter. It asks Milvus once, and then only about items that change.
 
-Milvus evaluates every filter, so its words mean what they mean in Milvus. The answers are kept, the least recently used
-ones are forgotten, and each is brought up to date before it is used again.
+Milvus evaluates every filter, so a filter means what it means in Milvus. Answers are kept; the least recently used
+ones are evicted. Each answer is brought up to date before it is used again.
 """
 
 import asyncio
@@ -24,21 +24,21 @@ from server.serving.changes import REMEMBERED_S, Changes
 from server.serving.offload import computed
 
 MAX_BYTES = 64 * 2**20
-"""Memory for what is kept: 24 filters that match 331,000 items each, or 210 that match 36,000."""
+"""Memory for answers: 24 filters that match 331,000 items each, or 210 that match 36,000."""
 COLLECTIONS = 2
 """Collections that are followed for each channel: that of its release, and of the one before."""
 REFRESH_S = REMEMBERED_S / 2
-"""Age from which an answer is read again beside the requests that use it.
+"""Age from which an answer is read again in the background.
 
-It ends what came past the indexer, such as rows that were deleted in Milvus by hand.
+This finds changes that did not come from the indexer, such as rows that somebody deleted in Milvus by hand.
 """
 
 DOUBTED_S = 1.0
-"""How long an answer is kept that Milvus gave when it did not count all rows: it may still have been loading them."""
+"""How long an answer is kept if Milvus did not count all rows before it: it may still have been loading them."""
 READS = 4
-"""Most filters of which all matches are read at a time. Milvus takes 1.2 µs for each item."""
+"""Most filters whose matches are read at a time. Milvus needs 1.2 µs per item."""
 BROAD = 0.5
-"""Share of the items from which a filter's matches are read as all items but those that do not match."""
+"""If a filter matches more than this share of the items, the server reads those that do not match."""
 EVERY = f"{ITEM_ID} >= {-(2**63) + 1}"
 """The filter that every item matches."""
 
@@ -57,7 +57,7 @@ class Matches:
     fresh_vectors: Float32
     """[F, D] float32."""
     members: Members | None = None
-    """The rows again, in the order of the cells that are searched; None if they are so few that all are scored."""
+    """The rows in the order of the cells that are searched; None if they are so few that all are scored."""
 
     def __len__(self) -> int:
         """The number of items."""
@@ -70,17 +70,17 @@ class Matches:
         return self.rows.nbytes + self.fresh_ids.nbytes + self.fresh_vectors.nbytes + members
 
     def in_cells(self, cells: Cells | None) -> "Matches":
-        """These matches, ready to be searched with the cells of the item table."""
+        """Return these matches, ready to be searched with the cells of the item table."""
         return replace(self, members=cells.members(self.rows)) if cells else self
 
     def without(self, others: "Matches") -> "Matches":
-        """These matches without others."""
+        """Return these matches without the given ones."""
         kept = ~np.isin(self.fresh_ids, others.fresh_ids)
         rows = np.setdiff1d(self.rows, others.rows, assume_unique=True)
         return Matches(rows, self.fresh_ids[kept], self.fresh_vectors[kept])
 
     def updated(self, rows: Int64, fresh_ids: Int64, again: "Matches") -> "Matches":
-        """The matches after some items were read again: known ones by row, fresh ones by id."""
+        """Return the matches after some items were read again: known ones by row, fresh ones by id."""
         kept = ~np.isin(self.fresh_ids, fresh_ids)
         ids = np.concatenate([self.fresh_ids[kept], again.fresh_ids])
         vectors = np.concatenate([self.fresh_vectors[kept], again.fresh_vectors])
@@ -95,11 +95,11 @@ class _Read:
     read_at: float
     """When Milvus was asked, on the clock of `time.monotonic`."""
     doubted: bool
-    """Whether Milvus did not count all rows of the collection just before."""
+    """Whether a count just before lacked rows of the collection."""
 
     @property
     def usable(self) -> bool:
-        """Whether it may be kept, as far as Milvus is concerned."""
+        """Whether the answer may be kept, as far as Milvus is concerned."""
         return not self.doubted or time.monotonic() - self.read_at < DOUBTED_S
 
 
@@ -117,9 +117,9 @@ class MatchingItems:
         self._room = asyncio.Semaphore(READS)
 
     async def of(self, release: Release, filter_: str, timeout_s: float) -> Matches:
-        """The items of a release's collection that match a canonical filter.
+        """Return the items of a release's collection that match a canonical filter.
 
-        A caller that has no more time leaves; the reading goes on for those who come next.
+        A caller without time leaves; the read continues for later callers.
 
         Raises:
             FilterError: Milvus cannot use the filter.
@@ -159,7 +159,7 @@ class MatchingItems:
         return changes
 
     def _current(self, key: Key, changes: Changes) -> _Read | None:
-        """What is kept, if it is up to date."""
+        """Return the stored answer, if it is up to date."""
         known = self._known.get(key)
         if known is None or not known.usable or changes.to_read_again(known.read_at) != set():
             return None
@@ -167,7 +167,7 @@ class MatchingItems:
         return known
 
     def _read(self, release: Release, filter_: str, changes: Changes | None) -> "asyncio.Task[Matches]":
-        """Begin to read the matches, all of them or, if `changes` allow it, those of items that changed."""
+        """Begin to read all matches or, if `changes` allow it, those among the items that changed."""
         key = release.collection, filter_
         known = self._known.get(key) if changes else None
         again = changes.to_read_again(known.read_at) if changes and known and not known.doubted else None

@@ -23,7 +23,7 @@ from server.serving.search import Found
 
 NO_ITEMS = Matches(np.zeros(0, np.int32), np.zeros(0, np.int64), np.zeros((0, 0), np.float32))
 ROUNDING = 1e-4
-"""More than the share by which the score of an item may differ between the search and here."""
+"""The share by which the score of an item may differ between the search and here, rounded up."""
 
 
 def near_hits(
@@ -66,7 +66,7 @@ def near_hits(
 
 
 def least_scores(found: Found, top_k: Int64, round_robin: Mask, excluded: Exclusions, explain: bool) -> Float32:
-    """The rank from which neighbours can be candidates, [B] float32: what `top_k` hits have, whatever is excluded.
+    """Return the rank from which neighbours can be candidates, [B] float32: `top_k` hits have it, whatever is excluded.
 
     It is -inf for users whose neighbours all count: with too few hits, with interests in turn, or for Explain.
 
@@ -87,7 +87,7 @@ def least_scores(found: Found, top_k: Int64, round_robin: Mask, excluded: Exclus
 
 
 def best_of(scores: Float32) -> tuple[Int64, Float32]:
-    """The first best interest of each of [P, K] scores, and its score: faster than `argmax` for the few interests."""
+    """Return the first best interest of each of [P, K] scores, and its score. This is faster than `argmax`."""
     interest, best = np.zeros(len(scores), np.int64), scores[:, 0].copy()
     for number in range(1, scores.shape[1]):
         interest[scores[:, number] > best] = number
@@ -98,7 +98,7 @@ def best_of(scores: Float32) -> tuple[Int64, Float32]:
 def _there(
     rows: ItemRows, inputs: Inputs, users: Int64, known: Known | None, matches: Sequence[Matches | None]
 ) -> Near:
-    """The neighbours of users that the collection has and that match their filters."""
+    """Return the neighbours of users that the collection has and that match their filters."""
     neighbours, added = rows.release.neighbours, known.added if known else None
     assert neighbours is not None  # noqa: S101 - the caller looked
     near = neighbours.near(inputs.hist_index[users], inputs.seq_len[users], added=added)

@@ -1,8 +1,8 @@
 """The popular items of a release that are still in its collection, for users without a usable history.
 
-The list comes from the model, which does not know which items were deleted since. So Milvus is asked which are left, at
-most every `REFRESH_S`, beside the requests: they get the list before while it is not older than `OLD_S`. Otherwise a
-request that needs the list waits for it, but not longer than `WAIT_S`, and not while Milvus does not answer.
+The list comes from the model, which does not know which items were deleted since. So the server asks Milvus which items
+are left, at most every `REFRESH_S`, in the background. Requests get the previous list while it is not older than
+`OLD_S`. Otherwise a request that needs the list waits for it, at most `WAIT_S`, unless Milvus does not answer.
 """
 
 import asyncio
@@ -46,7 +46,7 @@ class PopularItems:
             left.asking = asyncio.create_task(self._ask(release, left))
 
     async def of(self, release: Release, wait_s: float = WAIT_S) -> Popular:
-        """The popular items of a release that are in its collection. `wait_s`: longest wait for Milvus."""
+        """Return the popular items of a release that are in its collection. `wait_s`: longest wait for Milvus."""
         self.refresh(release)
         left = self._left_of(release)
         if left.asking and left.answers and time.monotonic() - left.answered_at > OLD_S:
@@ -54,7 +54,7 @@ class PopularItems:
         return left.popular
 
     def last(self, release: Release) -> Popular:
-        """The same as far as it is known, without asking Milvus."""
+        """Return the same items as far as they are known, without asking Milvus."""
         return self._left_of(release).popular
 
     def _left_of(self, release: Release) -> "_Left":
@@ -80,7 +80,7 @@ class PopularItems:
 
 @dataclass
 class _Left:
-    """What is known to be left of one collection's popular items."""
+    """The popular items of one collection that are known to be left."""
 
     popular: Popular
     asked_at: float = -math.inf
@@ -94,7 +94,7 @@ class _Left:
 
 
 def popular_among(release: Release, matches: Matches) -> Popular:
-    """The popular items that match a filter."""
+    """Return the popular items that match a filter."""
     row = release.vocabulary.item_index(release.popular.item_ids)
     place = np.searchsorted(matches.rows, row)
     there = place < len(matches.rows)

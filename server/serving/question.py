@@ -1,4 +1,4 @@
-"""What a caller asks for, as plain values that have been checked. Knows nothing of protobuf."""
+"""What a caller asks for, as plain values that have been checked. This module knows nothing of protobuf."""
 
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -43,7 +43,7 @@ class UserQuery:
 
 
 POOL = 1.5
-"""With diversity, candidates are chosen among the best items of a user, so many times `top_k`."""
+"""With diversity, candidates are chosen among so many times `top_k` of the best items of a user."""
 
 
 @dataclass(frozen=True)
@@ -53,13 +53,13 @@ class Variety:
     at_most: tuple[tuple[str, int], ...] = ()
     """Attributes, and how many candidates may share a value of each."""
     per_interest_min: int = 0
-    """Candidates that each interest has, if it has so many; 0 for no rule."""
+    """Candidates that each interest gets, if it has so many; 0 for no rule."""
     diversity: float = 0.0
-    """How much they shall differ (`server.serving.rules.diversity`), 0 to 1; 0 for no rule."""
+    """How much candidates must differ (`server.serving.rules.diversity`), 0 to 1; 0 for no rule."""
 
 
 ANY = Variety()
-"""No rules."""
+"""The request has no rules."""
 
 
 @dataclass(frozen=True)
@@ -130,5 +130,5 @@ class Query:
 
     @property
     def ranked(self) -> int:
-        """Items of each user that must be ranked to find the candidates."""
+        """The number of items of each user that must be ranked to find the candidates."""
         return ceil(self.top_k * POOL) if self.variety.diversity else self.top_k

@@ -1,4 +1,4 @@
-"""The answer to each user: merged candidates, or the popular list where there is no usable history or no time."""
+"""The answer for each user: merged candidates, or the popular list without a usable history or enough time."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -79,14 +79,14 @@ def with_popular(
     matches: Matches | None,
     rule: PopularRule | None = None,
 ) -> list[UserResult]:
-    """The results of a query's users with the popular items for those without a usable history.
+    """Return the results of a query's users, with the popular items for those without a usable history.
 
     Args:
         query: of the users.
         answered: their results so far.
-        popular: the items that match the filter of the query.
-        matches: all items that do; None without a filter.
-        rule: what at_most leaves of them; None without such rules.
+        popular: the popular items that match the filter of the query.
+        matches: all items that match it; None without a filter.
+        rule: chooses which of them at_most allows; None without such rules.
     """
     filled = []
     for user, result in zip(query.users, answered, strict=True):
@@ -102,9 +102,9 @@ def with_popular(
 
 
 def cut_short(depths: Sequence[Depth], top_k: Int64, found: Found, merged: Merged) -> Mask:
-    """Whether each of B users may get other candidates from a deeper search: [B] bool.
+    """Return which of B users may get other candidates from a deeper search: [B] bool.
 
-    So it is where fewer than `top_k` hits of an interest are left, and the index may have more.
+    These are users with fewer than `top_k` hits of an interest left, if the index may have more.
     """
     deeper = np.array([depth.goes_on for depth in depths], bool)
     if not deeper.any():
@@ -117,7 +117,7 @@ def cut_short(depths: Sequence[Depth], top_k: Int64, found: Found, merged: Merge
 
 
 def _listed(popular: Popular, excluded: Int64, top_k: int, rule: PopularRule | None) -> Int64:
-    """The places of the popular items that a user gets."""
+    """Return the places of the popular items that a user gets."""
     rows = np.flatnonzero(~np.isin(popular.item_ids, excluded))
     return (rule.among(rows, len(popular.item_ids)) if rule else rows)[:top_k]
 
@@ -125,9 +125,9 @@ def _listed(popular: Popular, excluded: Int64, top_k: int, rule: PopularRule | N
 def results_without_milvus(
     query: Query, popular: Popular, told: Iterable[tuple[Status, Int64]], rule: PopularRule | None = None
 ) -> list[UserResult]:
-    """One result for each user of a query while Milvus does not answer: the popular list.
+    """Return one result for each user of a query while Milvus does not answer: the popular list.
 
-    `told`: status and unknown history entries of each user, as `Inputs` holds them; `rule`: as of `with_popular`.
+    `told`: status and unknown history entries of each user, as in `Inputs`; `rule`: as of `with_popular`.
     """
     return [_degraded(query, popular, rule, user, *known) for user, known in zip(query.users, told, strict=True)]
 
@@ -135,7 +135,7 @@ def results_without_milvus(
 def _degraded(
     query: Query, popular: Popular, rule: PopularRule | None, user: UserQuery, status: Status, unknown: Int64
 ) -> UserResult:
-    """One user's share of the popular list; nothing where there is a filter, which only Milvus can check."""
+    """Return one user's part of the popular list. It is empty with a filter, because only Milvus can check filters."""
     excluded = _excluded(user, query.pins)
     if query.exclude_history:
         excluded = np.concatenate([excluded, user.hist_item])
@@ -175,7 +175,7 @@ def without_places(steps: Trace, result: UserResult) -> Trace:
 
 
 def found_in_memory(answered: list[UserResult]) -> list[UserResult]:
-    """The results of a search in memory while Milvus does not answer: users with a usable history are told so."""
+    """Return the results of a search in memory while Milvus does not answer, and tell users with a usable history."""
     return [
         replace(result, status=Status.DEGRADED, own=True, detail=result.detail or FROM_MEMORY)
         if result.status is Status.OK
@@ -185,7 +185,7 @@ def found_in_memory(answered: list[UserResult]) -> list[UserResult]:
 
 
 def _fewer(found: int, top_k: int, source: str, matches: Matches | None, ruled: bool = False) -> str:
-    """Why a user gets fewer candidates than wanted. `source`: what has no more of them; `ruled`: with at_most."""
+    """Return why a user gets too few candidates. `source`: what has no more of them; `ruled`: with at_most."""
     left = "are not excluded and that at_most allows" if ruled else "are not excluded"
     if matches is None:
         return f"{found} of {top_k}: {source} no more items that {left}"

@@ -1,4 +1,4 @@
-"""The second stage: one search, of Milvus or in memory, finds the items nearest to the interests of a whole batch."""
+"""The second stage: one search, in Milvus or in memory, finds the items nearest to the interests of a whole batch."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -50,9 +50,9 @@ async def search(
 ) -> Found:
     """Search with the interests of all users at once.
 
-    Where the release says that interests of one user that point the same way are searched once
-    (`Fingerprint.interest_cosine` below 1), only the leading ones are searched, and the others get the same hits with
-    scores of their own.
+    A release may say that interests of one user that point the same way are searched once
+    (`Fingerprint.interest_cosine` below 1). Then only the leading ones are searched, and the others get the same hits
+    with scores of their own.
 
     Args:
         find: searches the release's collection.

@@ -1,7 +1,8 @@
-"""Finds the items most similar to given ones: by the cosine of embeddings, by what users clicked soon after, or both.
+"""Finds the items most similar to given ones: by the cosine of embeddings, by what users clicked soon after, or by
+both.
 
-Inner products would favour the items with the longest embeddings, which are the popular ones, whatever the query. An
-index for inner products does not find the nearest by cosine, so all items are compared, exactly. Blocks the caller:
+Inner products would prefer the items with the longest embeddings, which are the popular ones, for every query. An index
+for inner products does not find the nearest by cosine, so all items are compared, exactly. This blocks the caller, so
 `server.serving.similar_batches` runs it in a thread.
 """
 
@@ -73,7 +74,7 @@ class SimilarResult:
     """[n] float32, of the items as neighbours; 0 for others. Empty if no neighbours were asked for."""
     status: ItemStatus
     unknown: Int64
-    """Places of the query's ids that nobody knows, ascending."""
+    """Places of the query's ids that neither the model nor the collection knows, ascending."""
     detail: str = ""
     """What a person may want to know about the status, or about a short list; may be empty."""
 
@@ -142,7 +143,7 @@ def _look_up(release: Release, known: Matches, queries: Sequence[ItemQuery]) -> 
 
 
 def _nearest(release: Release, among: Matches, asked: _Asked, searched: Int64) -> Hits:
-    """The nearest items by cosine for each of [S] queries, at least `top_k` besides those that they leave out."""
+    """Return the nearest items by cosine for each of [S] queries, at least `top_k` besides those to leave out."""
     if not len(searched):
         return NO_HITS
     queries, directions = [asked.queries[number] for number in searched], asked.directions[searched]
@@ -158,7 +159,7 @@ def _nearest(release: Release, among: Matches, asked: _Asked, searched: Int64) -
 
 
 def _neighbours(rows: ItemRows, among: Matches, asked: _Asked, added: AddedNeighbours | None) -> Near | None:
-    """The neighbours that may be in the answers of queries that want some, by query and row; None if nobody does."""
+    """Return the neighbours that may be in answers to queries that want some, by query and row; None without any."""
     release = rows.release
     wanted = np.array([query.by is not Source.SEARCH for query in asked.queries], bool)
     chosen = asked.known & wanted[asked.query]
@@ -171,14 +172,14 @@ def _neighbours(rows: ItemRows, among: Matches, asked: _Asked, added: AddedNeigh
 
 
 def _left_out(queries: Sequence[ItemQuery], query: Int64, item_ids: Int64) -> Mask:
-    """Which items their queries leave out, [n] bool. `query`, `item_ids`: parallel, [n] int64, queries ascending."""
+    """Return which items their queries leave out, [n] bool. `query` (ascending) and `item_ids`: parallel, [n] int64."""
     ends = np.searchsorted(query, np.arange(len(queries) + 1)).tolist()
     parts = zip(queries, pairwise(ends), strict=True)
     return np.concatenate([np.isin(item_ids[start:end], own.left_out) for own, (start, end) in parts])
 
 
 def _hits_of(rows: ItemRows, near: Near | None, directions: Float32) -> NearHits:
-    """The neighbours of each query by falling weight, equal ones by row, with their cosines as scores."""
+    """Return the neighbours of each query by falling weight, ties by row, with their cosines as scores."""
     if near is None or not len(near.user):
         return NOTHING_NEAR
     order = np.lexsort((near.row, -near.bonus, near.user))
@@ -190,7 +191,7 @@ def _hits_of(rows: ItemRows, near: Near | None, directions: Float32) -> NearHits
 
 
 def _weights(rows: ItemRows, near: Near | None, merged: Merged) -> Float32:
-    """The weight of each item of the answers as a neighbour, [M] float32; 0 for others."""
+    """Return the weight of each item of the answers as a neighbour, [M] float32; 0 for others."""
     if near is None or not len(near.user):
         return np.zeros(len(merged.item_ids), np.float32)
     width = len(rows.release.item_embedding) + len(rows.items.fresh_ids)

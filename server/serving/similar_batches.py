@@ -1,6 +1,7 @@
-"""Answers requests for similar items; those that wait at the same time are compared with all items together.
+"""Answers requests for similar items. Requests that wait at the same time are compared with all items together.
 
-They share no batch with requests for candidates, whose searches go to an index. Knows nothing of protobuf and gRPC.
+They share no batch with requests for candidates, whose searches use an index. This module knows nothing of protobuf and
+gRPC.
 """
 
 import asyncio
@@ -21,7 +22,8 @@ from server.settings import Settings
 from server.watching.telemetry import SILENT, Telemetry
 
 PART_PAIRS = 100_000_000
-"""Pairs of query and item that are compared at a time, in 0.2 s on an idle core. Then a batch may be given up."""
+"""Pairs of query and item that are compared at a time, in 0.2 s on an idle core. After that, a batch may be abandoned.
+"""
 PART_ITEMS = 1_000
 """Most items of the queries that are compared at a time. Their neighbours take 25 MB, with 64 numbers an item."""
 FROM_MEMORY = "Milvus does not answer: the items are as the server saw them last, without the newest changes"
@@ -53,7 +55,7 @@ class SimilarItems:
     def __init__(
         self, settings: Settings, local: LocalItems, matching: MatchingItems, telemetry: Telemetry = SILENT
     ) -> None:
-        """`local` knows the items of collections, `matching` those that match filters."""
+        """Prepare to answer. `local` knows the items of collections, `matching` those that match filters."""
         self._local, self._matching, self._telemetry = local, matching, telemetry
         self._timeout_s = settings.search_timeout_ms / 1000
         self._degraded = settings.degraded
@@ -70,7 +72,7 @@ class SimilarItems:
         self._batcher.admit(queries, remaining_s)
 
     async def run(self, release: Release, queries: list[ItemQuery], filter_: str, remaining_s: float | None) -> Answer:
-        """The similar items of each query, and how long it took.
+        """Return the similar items of each query, and how long it took.
 
         Args:
             release: whose items are compared.
@@ -136,7 +138,7 @@ class SimilarItems:
 
 
 def _parts(queries: Sequence[ItemQuery], at_once: int) -> Iterator[list[ItemQuery]]:
-    """The queries in parts that are compared at a time, `at_once` of them at most."""
+    """Yield the queries in parts that are compared at a time, at most `at_once` of them each."""
     part, items = list[ItemQuery](), 0
     for query in queries:
         if part and (len(part) == at_once or items + len(query.item_ids) > PART_ITEMS):

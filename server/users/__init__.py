@@ -1,1 +1,1 @@
-"""Users that the service remembers: their histories, and the interest vectors that follow the histories."""
+"""Users that the service remembers: their histories, and the interest vectors that are computed from the histories."""

@@ -1,10 +1,10 @@
-"""Remembered users: writes their histories, reads them where a query has no hist_item, and deletes them.
+"""Remembered users: writes their histories, reads them for queries without hist_item, and deletes them.
 
-What users were shown goes the same ways (`server.users.shown`).
+What users were shown is written, read and deleted in the same way (`server.users.shown`).
 
 Updates that come at the same time are written together, one batch after the other. A batch is done when every server
-sees it. Servers may write, replace and delete the same user at the same time: `mind.milvus.histories` says why no click
-is lost and none comes back. Knows nothing of protobuf, gRPC or pymilvus.
+sees it. Servers may write, replace and delete the same user at the same time. `mind.milvus.histories` says why no click
+is lost and no deleted click returns. This module knows nothing of protobuf, gRPC or pymilvus.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ MAX_WRITTEN_USERS = 1_024
 """Most users of one write."""
 NOTHING = np.zeros(0, np.int64)
 JOIN_ITEMS = 100
-"""To join a history with an update takes as long as to work through so many items (`server.serving.offload`)."""
+"""Joining a history with an update takes as long as processing this many items (`server.serving.offload`)."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class UserUpdate:
     invalid: str = ""
     """Which limit the update breaks; empty if it breaks none. An invalid update is not written."""
     dropped: int = 0
-    """Number of ids that were left out, because their kinds are no history. An update may have no others."""
+    """Number of ids that were left out, because their kinds are no history. An update may contain no other ids."""
     shown: Int64 = field(default_factory=lambda: NOTHING)
     """[m] int64 external ids of items that the user was shown, in this order."""
 
@@ -77,7 +77,7 @@ class _Updates:
 
 @dataclass(frozen=True)
 class _Deletion:
-    """The users whom one caller deletes."""
+    """The users that one caller deletes."""
 
     releases: Sequence[Release]
     user_ids: Sequence[str]
@@ -94,7 +94,7 @@ class RememberedUsers:
         max_stored_history: int,
         max_queued_users: int,
     ) -> None:
-        """The limits are options of `server.settings`; `vectors` is told of every write."""
+        """Prepare to read and write. The limits are options of `server.settings`; `vectors` gets every write."""
         self._store = store
         self._vectors = vectors
         self._shown = shown
@@ -112,12 +112,12 @@ class RememberedUsers:
         """Whether some reads may not see the last write of this server yet."""
 
     async def with_histories(self, users: list[UserQuery], remaining_s: float | None) -> list[UserQuery]:
-        """The same users; those that have a user_id get their stored histories, or what they were shown, or both.
+        """Return the same users. Those with a user_id get their stored histories, what they were shown, or both.
 
         Histories that several requests need at the same time are read by one query.
 
         Raises:
-            OverloadedError: more is waiting than can be answered in time.
+            OverloadedError: more requests wait than can be answered in time.
             DeadlineExceededError: the caller's time ran out on the way.
             StoreError: Milvus failed.
         """
@@ -128,7 +128,7 @@ class RememberedUsers:
         return users
 
     async def with_shown(self, users: list[UserQuery], remaining_s: float | None) -> list[UserQuery]:
-        """The same users with what they were shown, where it is to be left out. Raises as `with_histories` does."""
+        """Return the same users with what they were shown, if it must be left out. Raises as `with_histories` does."""
         wanted = [user.shown_to for user in users if user.shown_to]
         if wanted:
             shown = await self._shown.of(wanted, remaining_s)
@@ -187,7 +187,7 @@ class RememberedUsers:
         ]
 
     async def _store_all(self, releases: Sequence[Release], updates: list[UserUpdate]) -> tuple[list[int], str]:
-        """The length of the user's history after each update, and what to tell these users."""
+        """Return the length of the user's history after each update, and what to tell these users."""
         for release in releases:
             await self._vectors.open(release)
         lengths, users = await self._joined(releases, updates)
@@ -200,7 +200,7 @@ class RememberedUsers:
         return lengths, detail
 
     async def _store_histories(self, releases: Sequence[Release], users: dict[str, StoredUser]) -> str:
-        """Store histories and their vectors, wait until every server sees them, and give what to tell these users."""
+        """Store histories and their vectors, wait until every server sees them, and return what to tell these users."""
         if not users:
             return ""
         await self._store.write(users)
@@ -216,7 +216,7 @@ class RememberedUsers:
     async def _joined(
         self, releases: Sequence[Release], updates: list[UserUpdate]
     ) -> tuple[list[int], dict[str, StoredUser]]:
-        """The length of the user's history after each update, and what to store after all updates."""
+        """Return the length of the user's history after each update, and what to store after all updates."""
         keep = max(self._max_stored_history, *(release.hyper_parameters.maxlen for release in releases))
         stored = await self._store.read({update.user_id for update in updates}, strong=self._unseen)
         return await computed(len(updates) * JOIN_ITEMS, _joined, updates, stored, keep)
@@ -255,7 +255,7 @@ class RememberedUsers:
         return [[found[user_id] for user_id in each.ask.user_ids] for each in waiting]
 
     async def _delete_histories(self, releases: Sequence[Release], user_ids: Sequence[str]) -> set[str]:
-        """Delete histories and vectors, wait until no read finds them, and give the users who had a history."""
+        """Delete histories and vectors, wait until no read finds them, and return the users that had a history."""
         stored = await self._store.read(user_ids, strong=True)
         there = {user_id: deleted(user) for user_id, user in stored.items() if len(user.hist_item)}
         if there:
@@ -293,7 +293,7 @@ def _joined(
 
 
 def _shown(updates: Iterable[UserUpdate]) -> dict[str, Int64]:
-    """What each user was shown, in all updates together."""
+    """Return what each user was shown, in all updates together."""
     shown: dict[str, Int64] = {}
     for update in updates:
         if len(update.shown):

@@ -1,4 +1,4 @@
-"""What remembering users needs of a vector database. `mind.milvus` implements it, and so does the fake of the tests."""
+"""The interface to the vector database for remembered users. `mind.milvus` and the tests' fake implement it."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
@@ -12,9 +12,9 @@ from mind.sequences import Int64
 class UserStore(Protocol):
     """What remembering users needs of a vector database. Every method raises `StoreError`.
 
-    `strong`: the read sees everything that any server wrote before the call, and takes 0.2 to 0.6 s; otherwise it sees
-    what was written until about 0.5 s ago. `name`: the collection, `HISTORIES` or `SHOWN`, which holds what users were
-    shown in the same form.
+    With `strong`, a read sees everything that any server wrote before the call, and takes 0.2 to 0.6 s. Otherwise it
+    sees what was written until about 0.5 s ago. `name` is the collection: `HISTORIES`, or `SHOWN`, which stores in the
+    same form what users were shown.
     """
 
     async def open(self) -> None:
@@ -25,17 +25,19 @@ class UserStore(Protocol):
         servers wrote it at the same moment."""
 
     async def histories(self, user_ids: Iterable[str]) -> dict[str, Int64]:
-        """The ids of users' histories, oldest first; users who are not remembered are absent."""
+        """Return the ids of users' histories, oldest first; users who are not remembered are absent."""
 
     async def read(self, user_ids: Iterable[str], strong: bool = False, name: str = HISTORIES) -> dict[str, StoredUser]:
-        """What is stored of users, tombstones included; users of whom nothing is stored are absent."""
+        """Return what is stored of users, tombstones included; users of whom nothing is stored are absent."""
 
     async def heads(self, user_ids: Iterable[str], strong: bool = False, name: str = HISTORIES) -> dict[str, Head]:
-        """The same without the clicks."""
+        """Return the same as `read` without the clicks."""
 
     async def changed(self, since: int, after: str, limit: int) -> tuple[list[str], str]:
-        """The users of the first rows, ordered by key, after the key `after` that were written at `since` (in ms since
-        1970) or later, and the key of the last of these rows; no users if there are no more."""
+        """Return a page of users that were written at `since` (ms since 1970) or later, by key, and the last key.
+
+        The page has the first rows after the key `after`. It has no users if there are no more rows.
+        """
 
     async def write(self, users: Mapping[str, StoredUser], name: str = HISTORIES) -> None:
         """Store each user as a new row, or as several if one cannot hold all ids. Then remove the rows of
@@ -54,7 +56,7 @@ class UserStore(Protocol):
         """Record how complete a collection of vectors is."""
 
     async def encoded_at(self, vectors: UserVectors, user_ids: Iterable[str]) -> dict[str, int]:
-        """The versions of the histories that stored vectors were made from; users without vectors are absent."""
+        """Return the versions of the histories that stored vectors were made from; users without vectors are absent."""
 
     async def write_vectors(
         self, vectors: UserVectors, user_ids: Sequence[str], versions: Sequence[int], interests: Float32
@@ -65,4 +67,4 @@ class UserStore(Protocol):
         """Delete all vectors of users in one collection."""
 
     async def nearest(self, vectors: UserVectors, queries: Float32, limit: int, timeout_s: float) -> Neighbours:
-        """The `limit` interests, at most `MAX_HITS`, nearest to each of the [Q, D] unit vectors."""
+        """Return the `limit` interests, at most `MAX_HITS`, nearest to each of the [Q, D] unit vectors."""

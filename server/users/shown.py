@@ -1,7 +1,7 @@
-"""What remembered users were shown: adds items to it, reads what counts, and deletes it with the user.
+"""What remembered users were shown: adds items to it, reads the items that count, and deletes it with the user.
 
-The rows are those of histories in a collection of their own (`mind.milvus.shown`), so servers may write the same users
-at the same time. Knows nothing of protobuf, gRPC or pymilvus.
+The rows have the form of histories, in a collection of their own (`mind.milvus.shown`), so servers may write the same
+users at the same time. This module knows nothing of protobuf, gRPC or pymilvus.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,14 +17,14 @@ from server.users.vectors import MAX_ROUNDS
 MAX_READ_USERS = 64
 """Most users of one read: what was shown to one takes up to 100 KB."""
 SHOWN_ITEMS = 100
-"""To tell which items count for a user takes as long as to work through so many items more than were shown."""
+"""Finding which items count for a user takes as long as processing this many items besides those shown."""
 
 
 class ShownItems:
     """Reads, adds to and deletes what users were shown."""
 
     def __init__(self, store: UserStore, max_shown: int, ttl_days: float, max_queued_users: int) -> None:
-        """The limits are options of `server.settings`."""
+        """Prepare to read and write. The limits are options of `server.settings`."""
         self._store = store
         self._max_shown = max_shown
         self._ttl_days = ttl_days
@@ -33,14 +33,14 @@ class ShownItems:
         )
 
     async def of(self, user_ids: list[str], remaining_s: float | None) -> dict[str, Int64]:
-        """The items that count as shown to each user; users who were shown nothing are absent.
+        """Return the items that count as shown to each user; users who were shown nothing are absent.
 
         Raises as `RememberedUsers.with_histories` does.
         """
         return await self._reads.submit(user_ids, len(user_ids), "shown", remaining_s)
 
     async def add(self, shown: Mapping[str, Int64], strong: bool) -> None:
-        """Add items to what users were shown, and wait until every server sees it. `strong`: as in `UserStore.read`."""
+        """Add items to what users were shown; wait until every server sees them. `strong`: as in `UserStore.read`."""
         if not shown:
             return
         stored = await self._store.read(shown, strong, SHOWN)
@@ -53,7 +53,7 @@ class ShownItems:
         await self._settle(list(shown))
 
     async def delete(self, user_ids: Sequence[str]) -> set[str]:
-        """Delete what users were shown, wait until no read finds it, and give the users who were shown something."""
+        """Delete what users were shown, wait until no read finds it, and return the users that were shown something."""
         stored = await self._store.read(user_ids, strong=True, name=SHOWN)
         there = {user_id: deleted(user) for user_id, user in stored.items() if len(user.hist_item)}
         if there:
@@ -85,5 +85,5 @@ class ShownItems:
         return [found for _ in waiting]
 
     def _how(self) -> tuple[int, int]:
-        """The most items that count for a user, and the stamp up to which none does."""
+        """Return the most items that count for a user, and the stamp up to which none counts."""
         return self._max_shown, counts_since(self._ttl_days)

@@ -1,9 +1,9 @@
-"""The interest vectors of remembered users: kept in step with their histories, release after release.
+"""The interest vectors of remembered users. They follow the histories, release after release.
 
-Vectors are made from histories and can always be made again. Whoever writes vectors reads the histories again
-afterwards, under strong consistency: the vectors of a user who was deleted meanwhile are deleted, and those of a user
-who was written meanwhile are made again. So servers and the indexer may write at the same time, and a deleted user
-does not come back.
+Vectors are made from histories and can always be made again. A server that wrote vectors reads the histories again
+afterwards, under strong consistency. It deletes the vectors of users that were deleted meanwhile, and makes those of
+users that were written meanwhile again. So servers and the indexer may write at the same time, and a deleted user does
+not return.
 """
 
 import asyncio
@@ -34,11 +34,11 @@ from server.users.ports import UserStore
 logger = logging.getLogger(__name__)
 
 PAGE_USERS = 500
-"""Most users that a catch-up reads, and encodes if need be, at once."""
+"""Most users that a catch-up reads at once, and encodes if necessary."""
 MAX_ROUNDS = 10
-"""How often a user is encoded again because its history changed meanwhile. The next write does it again."""
+"""How often a user is encoded again because its history changed meanwhile. After that, the next write does it."""
 PAIR_ITEMS = 10
-"""To handle a user and a score takes as long as to work through so many items (`server.serving.offload`)."""
+"""Processing a user and a score takes as long as processing this many items (`server.serving.offload`)."""
 _NO_VERSION = -1
 """A version that no history has."""
 
@@ -50,7 +50,7 @@ class UserVectorIndex:
     """Writes and searches the users' vectors of the releases that are served."""
 
     def __init__(self, store: UserStore, encode_on: Executor) -> None:
-        """`encode_on`: as in `server.serving.pipeline`."""
+        """Prepare to write and search. `encode_on` is the executor of `server.serving.pipeline`."""
         self._store = store
         self._encode_on = encode_on
         self._opening = asyncio.Lock()
@@ -59,10 +59,11 @@ class UserVectorIndex:
         self._caught_up: set[str] = set()
         """The collections of items of releases whose vectors are in step with all histories."""
         self.writing = asyncio.Lock()
-        """Held while histories or vectors are written, so that one server writes both in the same order."""
+        """A lock that is held while histories or vectors are written, so that one server writes both in the same order.
+        """
 
     async def open(self, release: Release) -> UserVectors:
-        """The collection of a release's vectors, made if it does not exist, and brought into memory."""
+        """Return the collection of a release's vectors. Make it if it does not exist, and load it into memory."""
         async with self._opening:
             opened = self._opened.get(release.collection)
             if opened and opened.complete:
@@ -93,7 +94,7 @@ class UserVectorIndex:
             logger.warning("the collections of remembered users cannot be opened yet: %s", error)
 
     def forget(self) -> None:
-        """Look at the next use whether the collections exist, because somebody dropped one."""
+        """Check at the next use whether the collections exist, because another process dropped one."""
         self._opened.clear()
 
     async def write(self, releases: Sequence[Release], users: dict[str, StoredUser]) -> None:
@@ -132,7 +133,7 @@ class UserVectorIndex:
         return seen
 
     async def _encode_again(self, releases: Sequence[Release], user_ids: Sequence[str]) -> dict[str, int]:
-        """Write vectors for the histories as they are now. Returns the versions of these histories."""
+        """Write vectors for the current histories. Return the versions of these histories."""
         if not user_ids:
             return {}
         stored = await self._store.read(user_ids, strong=True)
@@ -142,7 +143,7 @@ class UserVectorIndex:
         return dict.fromkeys(user_ids, _NO_VERSION) | {user_id: user.version for user_id, user in users.items()}
 
     async def encode(self, release: Release, histories: Sequence[Int64]) -> Float32:
-        """[U, K, D] float32 unit vectors of U histories."""
+        """Return the [U, K, D] float32 unit vectors of U histories."""
         arguments = (histories, release.vocabulary, release.encoder, release.hyper_parameters)
         if release.encoder.inline:
             items = sum(map(len, histories)) + ITEMS_PER_USER * len(histories)
@@ -152,11 +153,11 @@ class UserVectorIndex:
     async def similar(
         self, release: Release, interests: Float32, own: Sequence[str], top_k: int, timeout_s: float
     ) -> list[_Ranked]:
-        """The remembered users nearest to each of U users, with the best cosine over all pairs of interests.
+        """Return the remembered users nearest to each of U users, with the best cosine over all pairs of interests.
 
         Args:
             release: of the vectors.
-            interests: [U, K, D] float32 unit vectors, as `encode` gives them.
+            interests: [U, K, D] float32 unit vectors, as `encode` returns them.
             own: the ids of the U users, each left out of its own list; empty for a user without an id.
             top_k: most users in a list.
             timeout_s: longest wait for the search.
@@ -217,7 +218,7 @@ class UserVectorIndex:
         return len(behind)
 
     async def follow(self, channels: Channels, interval_s: float) -> None:
-        """Catch up with each release that is taken over, for ever."""
+        """Catch up with each release that is served, until the task is cancelled."""
         said: dict[str, str] = {}
         while True:
             served = channels.served
@@ -249,9 +250,9 @@ def _remembered(ranked: list[_Ranked], heads: Mapping[str, Head]) -> list[_Ranke
 
 
 def _ranked(found: Neighbours, user: Int64, own: Sequence[str], top_k: int) -> tuple[list[_Ranked], set[str]]:
-    """The users and scores of each list, best first, and all these users.
+    """Return the users and scores of each list, best first, and all these users.
 
-    `user`: [Q] int64, the user of each search. Uses `found` up.
+    `user`: [Q] int64, the user of each search. `found` is emptied.
     """
     best: list[dict[str, float]] = [{} for _ in own]
     owner = np.repeat(user, found.lengths).tolist()

@@ -13,11 +13,12 @@ import numpy as np
 import typer
 from rich.table import Table
 
-from mind.artifact import Artifact, Float32, Weights
+from mind.artifact import Artifact, Float32
 from mind.config import HyperParameters
 from mind.encoder import Encoder, NumpyEncoder
 from mind.errors import MindError
 from mind.sequences import Int64
+from mind.weights import Weights
 from tests.bench.machine import console, describe
 
 DIM, INTERESTS, MAXLEN = 64, 4, 20

@@ -43,7 +43,7 @@ def words(output: str) -> list[list[str]]:
 def test_recall_shows_a_table(run, servicer, titles):
     result = run("recall", "--hist-item", "43,1001,65", "--top-k", "2", "--titles", str(titles))
     assert result.exit_code == 0
-    assert "1 of the history unknown to the model: 1001" in result.output
+    assert "the model does not know 1 of the history: 1001" in result.output
     rows = words(result.output)
     assert ["item", "title", "score", "interest"] in rows
     assert ["1", "66", "Heat", "[1995],", "uncut", "1.0000", "●", "0"] in rows
@@ -122,8 +122,17 @@ def test_attributes_are_columns_of_the_table_and_lists_of_json(run, servicer):
     assert user["attributes"] == {"year": [1990, None], "genres": [["Crime", "Drama"], None]}
 
 
+def test_a_refused_user_is_a_failure(run):
+    for command in ("recall", "explain"):
+        result = run(command, "--user-id", "x" * 129)
+        assert result.exit_code == 1
+        assert "user_id has 129 bytes, must be 1 to 128" in result.stdout
+
+
 def test_items_are_shown_with_all_attributes_or_those_asked_for(run, servicer):
-    rows = words(run("items", "43,44").output)
+    shown = run("items", "43,44").output
+    assert shown.startswith("not in the collection, or without these attributes: 44\n")
+    rows = words(shown)
     assert ["item", "genres"] in rows and ["43", "Crime,", "Drama"] in rows and ["44"] in rows
     assert list(servicer.calls["GetItems"][0][0].return_attributes) == ["genres"]
     answer = json.loads(run("items", "43", "--attributes", "title,year", "--format", "json").output)
@@ -254,6 +263,7 @@ def test_explain_accounts_for_every_hit(run, titles):
     rows = words(run("explain", "--hist-item", "43,65", "--titles", str(titles)).output)
     assert ["history", "43", "Casino,", "65"] in rows
     assert ["interest", "hits", "best", "kept", "duplicate", "below", "top", "k", "nearest"] in rows
+    assert ["●", "0", "made", "by", "43", "Casino", "50%,", "65", "50%"] in rows
     # hits, best, kept, duplicate, below top_k, nearest
     assert ["●", "0", "2", "1.0000", "1", "0", "1", "66", "Heat", "[1995],", "uncut,", "99"] in rows
     assert ["●", "1", "2", "0.9000", "1", "1", "0", "67,", "99"] in rows
@@ -420,7 +430,7 @@ def test_text_ids_are_read_and_shown_as_they_are(run, keyed, tmp_path):
     result = run("recall", "--hist-item", "KIT-1, ?X,0042", *options)
     assert result.exit_code == 0, result.output
     assert ["1", "0042+1", "Pan", "1.0000", "●", "0"] in words(result.output)
-    assert "1 of the history unknown to the model: ?X" in result.output
+    assert "the model does not know 1 of the history: ?X" in result.output
     [user] = keyed.calls["Recall"][0][0].users
     assert (list(user.hist_item_keys), list(user.exclude_item_keys)) == (["KIT-1", "?X", "0042"], ["42"])
     assert len(keyed.calls["GetServerInfo"]) == 1

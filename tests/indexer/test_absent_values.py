@@ -10,11 +10,12 @@ from indexer.errors import RefusedError
 from indexer.items.attributes import Attributes, read_attributes
 from indexer.items.changes import ChangeSummary, upsert
 from indexer.rollout import rollout
-from mind.artifact import Weights, load_artifact
+from mind.artifact import load_artifact
 from mind.milvus.collection import is_presence
 from mind.milvus.connection import Connection
 from mind.milvus.store import Store
 from mind.transfer import Models
+from mind.weights import Weights
 from server.edge.filters import canonical
 from tests.artifacts import make_artifact
 from tests.commands import run_here

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mind.artifact import Artifact, Weights
+from mind.artifact import Artifact
 from mind.encoder import Encoder, NumpyEncoder, check_golden
 from mind.encoders import EncoderName, encoder_maker
 from mind.errors import ConfigError
 from mind.sequences import Int64
+from mind.weights import Weights
 from server.options import load_settings
 from tests.artifacts import hyper_parameters_of, make_weights
 from tests.fake_cupy import FakeCupy

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from mind.artifact import Weights
 from mind.encoder import NumpyEncoder
 from mind.evaluation.retrieval import encode_histories, item_ids, nearest_items
 from mind.joining import counts, joined
@@ -16,6 +15,7 @@ from mind.training import smoothing
 from mind.training.finish import JOIN_COSINES, MIN_GOLDEN, Choices, Finish, clear_golden
 from mind.training.smoothing import neighbour_shares, smoothed
 from mind.vocabulary import Vocabulary
+from mind.weights import Weights
 from tests.artifacts import hyper_parameters_of, make_weights, with_neighbours
 from tests.server.test_metrics import sequences
 

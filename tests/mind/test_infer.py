@@ -127,7 +127,7 @@ def test_everything_at_once(data: Data, tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert f"written: {html}, {figures}" in done.stdout
-    assert f"MIND, served was served from items_{data.artifact.name}" in done.stdout
+    assert f"MIND, served came from items_{data.artifact.name}" in done.stdout
     assert f"100.00 % of the exact top 3 and 100.00 % of the exact top {CANDIDATES}" in done.stdout
 
     numbers = json.loads(figures.read_text())
@@ -256,7 +256,7 @@ def test_what_bulk_wrote_counts_as_the_json_lines_do(data: Data, tmp_path: Path)
     numbers = json.loads(figures.read_text())
     for what in ("metrics", "agreement"):
         assert numbers[what]["bulk"] == numbers[what]["lines"]
-    assert f"bulk was served from model {data.artifact.name}; its lists have 100.00 %" in done.stdout
+    assert f"bulk came from model {data.artifact.name}; its lists have 100.00 %" in done.stdout
 
 
 def test_a_user_who_is_in_the_test_data_twice_has_two_lists(tmp_path: Path) -> None:
@@ -385,7 +385,7 @@ def test_other_data_than_the_model_was_made_with_are_refused(data: Data, tmp_pat
         ][number]
         done = other.infer("-top_n", "5")
         assert (done.returncode, done.stdout) == (1, "") and done.stderr.startswith(f"error: {says}")
-        assert "--data DIR, or give --other-data" in done.stderr and done.stderr.count("\n") == 1
+        assert "to --data, or pass --other-data" in done.stderr and done.stderr.count("\n") == 1
         done = other.infer("-top_n", "5", "--other-data", "--html", str(html), "--json", str(figures))
         assert done.returncode == 0 and done.stderr.startswith(f"warning: {says}") and done.stderr.count("\n") == 1
         assert says in html.read_text() and json.loads(figures.read_text())["notes"][0].startswith(says)

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from mind.artifact import Artifact, Float32, Weights
+from mind.artifact import Artifact, Float32
 from mind.config import HyperParameters
 from mind.encoder import NumpyEncoder, check_golden
 from mind.errors import ArtifactError, ConfigError
@@ -15,6 +15,7 @@ from mind.network import MIND
 from mind.paddle_encoder import PaddleEncoder
 from mind.paddle_runtime import has_gpu, paddle
 from mind.routing import squash
+from mind.weights import Weights
 from tests.artifacts import hyper_parameters_of, make_weights
 
 

@@ -69,7 +69,7 @@ async def test_an_older_model_has_its_cells_computed_which_the_log_says(
 ) -> None:
     caplog.set_level(logging.WARNING, "server.loader")
     with monkeypatch.context() as before:
-        before.setattr("mind.artifact.cells_of", lambda table, queries: None)
+        before.setattr("mind.weights.cells_of", lambda table, queries: None)
         path = make_artifact(tmp_path, items=EXACT_ROWS + 1)
     release = await released(path)
     expected = cells_of(release.item_embedding, load_artifact(path).weights.golden_queries)

@@ -168,7 +168,7 @@ async def test_with_a_filter_and_in_memory_it_is_left_out_too(start: Start) -> N
 async def test_a_server_that_remembers_nobody_says_so(start: Start) -> None:
     running = await start(users=False)
     [result] = (await running.ask(named("ann"), exclude_shown=True)).results
-    assert (result.status, result.detail) == (INVALID, "user_id needs a server that remembers users (--users)")
+    assert (result.status, result.detail) == (INVALID, "user_id needs a server that was started with --users")
 
 
 async def test_while_milvus_is_away(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:

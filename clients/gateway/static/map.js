@@ -34,7 +34,7 @@ export function drawMap(view) {
     h("p", { class: "hint" }, "Items near each other are alike to the model. Click a point to add it to the clicks."),
     legend(answer, Boolean(map), colours),
     frame,
-    h("p", { class: "hint" }, `${anyMap.item_ids.length.toLocaleString("en")} items. The plane shows ${(anyMap.explained * 100).toFixed(0)} % of what tells them apart.`),
+    h("p", { class: "hint" }, `${anyMap.item_ids.length.toLocaleString("en")} items. The plane shows ${(anyMap.explained * 100).toFixed(0)} % of their variance.`),
     remark);
   let painted = 0;
   new ResizeObserver(([{ contentRect }]) => {

@@ -21,7 +21,8 @@ def compared(left: Part, token: Token, right: Part) -> Part:
         left, right, operator = right, left, MIRRORED[operator]
     for side in (left, right):
         if side.kind in (Kind.CONDITION, *ELEMENT):
-            raise FilterError(side.at, f"{side.text} is {side.kind.value}, which `{operator}` cannot compare")
+            instead = "" if side.kind is Kind.CONDITION else f"; use array_contains({side.text}, ...)"
+            raise FilterError(side.at, f"{side.text} is {side.kind.value}, which `{operator}` cannot compare{instead}")
     if right.constant is not None:
         check_value(left, left.kind, right)
     else:

@@ -41,7 +41,7 @@ NUMERIC = (Kind.INTEGER, Kind.NUMBER)
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a filter that has been read, checked and written anew."""
+    """A part of a filter that has been read, checked and written in canonical spelling."""
 
     text: str
     """Its canonical spelling."""
@@ -57,13 +57,13 @@ class Part:
     needs: frozenset[str] = frozenset()
     """Conditions that say that all its attributes have a value. Without them it is neither true nor false."""
     operands: tuple[str, ...] = ()
-    """Of a condition: as in `Certain`."""
+    """Operands of the outermost operator of a condition, as in `Certain`."""
     fails: Certain | None = None
-    """Of a condition: where it is certainly false."""
+    """Where a condition is certainly false."""
 
     @property
     def holds(self) -> Certain:
-        """Of a condition: where it is certainly true."""
+        """Where a condition is certainly true."""
         return Certain(self.text, self.binds, self.needs, self.operands)
 
     def within(self, binds: int) -> str:

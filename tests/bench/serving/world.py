@@ -23,13 +23,14 @@ import psutil
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from clients import RecallClient
-from mind.artifact import Weights, load_artifact, write_artifact
+from mind.artifact import load_artifact, write_artifact
 from mind.encoder import NumpyEncoder
 from mind.evaluation.retrieval import item_ids, nearest_items
 from mind.keys import Keys
 from mind.neighbours import MAX_NEIGHBOURS
 from mind.sequences import Int64, Sequences
 from mind.vocabulary import Vocabulary
+from mind.weights import Weights
 from tests import ROOT
 from tests.artifacts import hyper_parameters_of
 from tests.bench.machine import console, describe
