@@ -23,9 +23,18 @@ GENERATED = ("contract.md",)
 FOLDERS_OF_CODE = (
     *("clients", "clients/bench", "clients/commands", "clients/gateway"),
     *("indexer", "indexer/commands", "indexer/doctor", "indexer/items", "indexer/nightly", "indexer/tuning"),
-    *("indexer/users", "mind", "mind/choice", "mind/data", "mind/evaluation", "mind/milvus", "mind/paddlerec"),
+    *(
+        "indexer/users",
+        "mind",
+        "mind/choice",
+        "mind/data",
+        "mind/evaluation",
+        "mind/milvus",
+        "mind/milvus/filter",
+        "mind/paddlerec",
+    ),
     *("mind/spark", "mind/training"),
-    *("server", "server/edge", "server/serving", "server/serving/filter", "server/users"),
+    *("server", "server/edge", "server/serving", "server/users"),
     "server/watching",
 )
 """Folders whose docstrings are checked, without the folders in them."""
