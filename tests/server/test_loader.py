@@ -1,12 +1,15 @@
 """One loader for several channels: what is read once, shared, freed, and not kept."""
 
 import asyncio
+import hashlib
 import threading
 import weakref
+from io import BufferedReader
 from pathlib import Path
 
 import pytest
 
+from mind import mapped
 from mind.artifact import Artifact, load_artifact
 from mind.encoder import Encoder, NumpyEncoder
 from mind.transfer import Models
@@ -91,3 +94,19 @@ async def test_a_channel_says_its_name(shop: Shop) -> None:
         _ = shop.live.current
     with pytest.raises(ReleaseRefusedError, match=r"^Milvus has no alias 'channel_b'; `python -m indexer publish --ch"):
         await shop.b.check()
+
+
+async def test_a_process_of_lower_priority_hashes_models_only_while_requests_are_served(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[BufferedReader] = []
+
+    def hash_aside(content: BufferedReader) -> str:
+        hashed.append(content)
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+    monkeypatch.setattr(mapped, "_hash_aside", hash_aside)
+    await shop.serve(live=0, b=0)
+    assert not hashed
+    await shop.serve(live=1, b=0)
+    assert len(hashed) == 1
