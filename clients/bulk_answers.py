@@ -26,9 +26,9 @@ class _Kind:
     """How the values of an attribute travel, and what they become."""
 
     field: str
-    """Of AttributeValues."""
+    """The field of AttributeValues that has them."""
     type: Any
-    """Arrow type of a value."""
+    """The Arrow type of a value."""
     empty: Any
     """What stands for no value in an answer."""
 
@@ -42,7 +42,7 @@ _KINDS = {
     "ARRAY<INT64>": _Kind("lists", pa.large_list(pa.int64()), recall_pb2.AttributeList()),
     "ARRAY<VARCHAR>": _Kind("lists", pa.large_list(pa.large_string()), recall_pb2.AttributeList()),
 }
-"""By the type that GetServerInfo tells."""
+"""The kinds of values, by the type that GetServerInfo tells."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Columns:
     """The columns of parts and output."""
 
     schema: Any
-    """Arrow schema."""
+    """The Arrow schema of the output."""
     attributes: Mapping[str, _Kind]
     """What each attribute of the output is."""
 

@@ -84,7 +84,7 @@ class LocalItems:
         self._looking: dict[str, asyncio.Task[None]] = {}
 
     async def follow(self, served: Callable[[], Sequence[Release]]) -> None:
-        """Keep up with the collections of releases for ever. `served`: gives the releases."""
+        """Keep up with the collections of releases until cancelled. `served`: gives the releases."""
         while True:
             for release in served():
                 try:

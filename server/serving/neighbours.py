@@ -41,9 +41,9 @@ def near_hits(
         release: whose neighbours.
         inputs: the users.
         vectors: [B, K, D] float32, the interests of the B active users.
-        wanted: [B] bool, who gets neighbours.
-        known: what is known of the collection. None is enough if all users have filters, but for what was added since
-            the build.
+        wanted: [B] bool, whether each user gets neighbours.
+        known: what is known of the collection. None is enough if all users have filters; then items that were added
+            since the build are not neighbours.
         matches: for each active user, the items that match the filter; None without a filter.
         least: [B] float32, the score plus bonus from which a neighbour can be a candidate (`least_scores`).
     """
