@@ -128,13 +128,15 @@ def remove_item_collections(uri: str) -> None:
 
 
 def remove_item_collections_of(client: Any) -> None:
-    """Remove everything of ours but histories from the database that a client uses."""
+    """Remove everything of ours from the database that a client uses. Collections of users become empty."""
     from pymilvus import MilvusException
 
     from mind.milvus.channels import alias_of
     from mind.milvus.collection import build_age_s, is_item_collection
+    from mind.milvus.histories import HISTORIES, ROW_KEY
     from mind.milvus.journal import collection_of
     from mind.milvus.records import NAME, RECORDS, channels_of
+    from mind.milvus.shown import SHOWN
     from mind.milvus.users import is_user_vectors
 
     for channel in CHANNELS:
@@ -148,6 +150,9 @@ def remove_item_collections_of(client: Any) -> None:
         client.delete(RECORDS, filter=f"{NAME} in {json.dumps(rows)}", timeout=30)
     for name in ours:
         client.drop_collection(name, timeout=30)
+    for name in {HISTORIES, SHOWN}.intersection(names):  # for the same reason
+        with suppress(MilvusException):  # not loaded
+            client.delete(name, filter=f'{ROW_KEY} != ""', timeout=30)
 
 
 def release_lite(path: str) -> None:

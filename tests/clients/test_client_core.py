@@ -234,7 +234,8 @@ def test_a_batch_is_split_by_the_bytes_of_text_ids():
 def test_every_field_of_ids_has_its_twin():
     """Held to the contract: whatever is added there must be read and written here."""
     assert MAX_KEY_BYTES == mind.keys.MAX_KEY_BYTES
-    fields = [field for message in recall_pb2.DESCRIPTOR.message_types_by_name.values() for field in message.fields]
+    messages = recall_pb2.DESCRIPTOR.message_types_by_name.values()
+    fields = [field for message in messages if not message.name.startswith("Shadow") for field in message.fields]
     assert {
         field.name for field in fields if field.name.endswith(("_key", "_keys")) and field.name != "split_key"
     } == set(TWINS.values())

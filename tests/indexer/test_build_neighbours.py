@@ -15,7 +15,9 @@ from mind.encoder import NumpyEncoder
 from mind.milvus.connection import Connection
 from mind.milvus.store import Store
 from mind.transfer import Models
-from server.release import Release, Releases
+from server.loader import Loader
+from server.release import Release
+from server.releases import Releases
 from tests.artifacts import hyper_parameters_of, make_artifact, make_weights, with_neighbours
 from tests.conftest import release_lite
 from tests.fake_store import FakeStore, fingerprint_of
@@ -99,7 +101,8 @@ async def test_a_server_does_as_the_release_says(
     found.fingerprint = found.fingerprint.model_copy(update={"neighbours": of_build})
     store.alias = found.fingerprint.collection
     store.collections[store.alias] = replace(found)
-    releases = Releases(store, Models(tmp_path), lambda model: NumpyEncoder(model.weights, model.hyper_parameters))
+    loader = Loader(store, Models(tmp_path), lambda model: NumpyEncoder(model.weights, model.hyper_parameters))
+    releases = Releases(store, loader)
     await releases.check()
     release: Release = releases.current
     assert release.neighbours is not None

@@ -42,7 +42,7 @@ from mind.milvus.records import RECORDS
 from mind.milvus.store import Row, Store
 from mind.transfer import Models
 from tests.artifacts import make_artifact
-from tests.conftest import release_lite
+from tests.conftest import release_lite, remove_item_collections
 from tests.releases import publish, rollback
 
 KINDS = ["War", "Drama", "Comedy"]
@@ -132,6 +132,7 @@ def released(milvus_uri: str, tmp_path: Path) -> Iterator[Released]:
 
 @pytest.fixture
 def on_server(milvus_server_uri: str, tmp_path: Path) -> Iterator[Released]:
+    remove_item_collections(milvus_server_uri)
     yield from release_in(milvus_server_uri, tmp_path)
 
 

@@ -12,7 +12,9 @@ from mind.encoder import NumpyEncoder
 from mind.milvus.journal import Clicked
 from mind.transfer import Models
 from server.edge.answers import interests
-from server.release import Release, Releases
+from server.loader import Loader
+from server.release import Release
+from server.releases import Releases
 from server.serving import added, changes
 from server.serving.added import ItemRows, Links
 from server.serving.answer import Outcome
@@ -47,7 +49,8 @@ def store(artifact: Artifact) -> FakeStore:
 
 @pytest.fixture
 async def release(store: FakeStore, tmp_path: Path) -> Release:
-    releases = Releases(store, Models(tmp_path), lambda model: NumpyEncoder(model.weights, model.hyper_parameters))
+    loader = Loader(store, Models(tmp_path), lambda model: NumpyEncoder(model.weights, model.hyper_parameters))
+    releases = Releases(store, loader)
     await releases.check()
     return releases.current
 
