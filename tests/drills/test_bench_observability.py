@@ -17,7 +17,7 @@ def test_the_hooks_count_every_call() -> None:
     assert hooks.microseconds(Telemetry(metrics)) > 0
     made = hooks.CALLS * hooks.ROUNDS
     for name, labels in (
-        ("recall_request_duration_seconds_count", {"method": "Recall", "status": "OK"}),
+        ("recall_request_duration_seconds_count", {"method": "Recall", "status": "OK", "channel": ""}),
         ("recall_queue_wait_seconds_count", {}),
         ("recall_users_total", {"status": "OK"}),
     ):

@@ -72,7 +72,7 @@ def test_the_wheel_has_what_is_used_and_nothing_else(wheel: Path) -> None:
         for package in PACKAGES
         for pattern in ("*.py", "py.typed", "*.pyi", "*.proto", "*.j2", "config.yaml")
         for file in (ROOT / package).rglob(pattern)
-        if "node_modules" not in file.parts
+        if not {"node_modules", "examples"}.intersection(file.parts)
     ]
     assert set(wanted) <= files
     assert not [name for name in files if "/examples/" in name or name.endswith((".json", ".pyc"))]

@@ -169,13 +169,14 @@ def right_of_user(request: Any, user: recall_pb2.User, result: recall_pb2.UserCa
     items: list[Any] = [*result.item_ids, *result.item_keys]
     excluded: set[Any] = {*user.exclude_item_ids, *user.exclude_item_keys}
     history: set[Any] = {*user.hist_item, *user.hist_item_keys}
+    pinned: set[Any] = {*request.pin_item_ids, *request.pin_item_keys}
     return (
         not (result.item_ids and result.item_keys)
         and len(items) == len(result.scores) == len(result.interest) <= request.top_k
         and len(set(items)) == len(items)
         and "" not in items
         and not set(items) & excluded
-        and not (request.exclude_history and set(items) & history)
+        and not (request.exclude_history and set(items) & history - pinned)
         and set(result.unknown_item_keys) <= set(user.hist_item_keys)
     )
 
