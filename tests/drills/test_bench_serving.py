@@ -240,6 +240,7 @@ def test_similar_items_are_the_nearest_by_cosine_and_asked_in_turn(milvus_server
     assert [row["subject"] for row in rows] == ["recall", "similar"] * 3 + ["similar", "both"] * 3
 
 
+@pytest.mark.timeout(600)
 def test_rules_are_measured_beside_requests_without(milvus_server_uri: str, tmp_path: Path) -> None:
     remove_item_collections(milvus_server_uri)
     command = [sys.executable, "-m", "tests.bench.serving.variety", "--milvus-uri", milvus_server_uri]
@@ -247,7 +248,7 @@ def test_rules_are_measured_beside_requests_without(milvus_server_uri: str, tmp_
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=500)
     assert done.returncode == 0, done.stdout + done.stderr
     rows = json.loads((tmp_path / "2000" / "variety.json").read_text())["rows"]
-    assert [row["subject"] for row in rows[1::2]] == list(variety.RULES) * 3
+    assert [row["subject"] for row in rows[1::2]] == [*variety.RULES, *variety.BOOSTS, "pins"] * 3
     assert all(set(row["outcomes"]) == {"OK"} for row in rows), rows
 
 
