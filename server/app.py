@@ -343,7 +343,7 @@ async def serve(settings: Settings) -> None:
 
 
 def _tame_garbage_collector() -> None:
-    """Collect cycles seldom, and never look at the objects of imports: that took 20 ms of a p99 latency of 70 ms."""
+    """Collect cycles rarely, and never look at the objects of imports. That took 20 ms of a p99 latency of 70 ms."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)

@@ -139,7 +139,7 @@ class Settings(MilvusOptions):
     token_file: Path | None = None
     """File with one token per line. RecallService then needs one of them. Read again when it changes."""
     users: bool = False
-    """Remember users. Enables UpsertUsers, FindSimilarUsers, DeleteUsers and user_id in Recall for every caller."""
+    """Enable remembered users: UpsertUsers, FindSimilarUsers, DeleteUsers and user_id in Recall, for every caller."""
     max_stored_history: int = Field(default=500, gt=0, le=MAX_CAPACITY)
     """Number of newest ids to store per remembered user. The server stores at least as many as the model uses."""
     max_shown: int = Field(default=MAX_SHOWN, gt=0, le=MAX_SHOWN)

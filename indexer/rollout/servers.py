@@ -69,7 +69,7 @@ class Serving:
     refused_collection: str | None
     """The collection that it refused; empty if it refused none, None if the server is too old to report it."""
     channel: str = LIVE
-    """The channel."""
+    """The channel that this is about."""
 
     def refuses(self, collection: str) -> bool:
         """Return whether the server checked this collection and refused it."""

@@ -30,7 +30,7 @@ class MilvusOptions(Options):
     milvus_token_file: Path | None = None
     """File with the token for Milvus, read at start. Alternatively, RECALL_MILVUS_TOKEN holds the token itself."""
     milvus_db_name: str = ""
-    """Milvus database. Empty is the default database."""
+    """The Milvus database to use. Empty is the default database."""
     milvus_ca_cert: Path | None = None
     """PEM file to check the certificate of an https:// Milvus against. The default is the system's authorities."""
     milvus_client_cert: Path | None = None

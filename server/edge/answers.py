@@ -180,7 +180,7 @@ def _told(result: UserResult, detail: str) -> dict[str, Any]:
 def _unknown_keys(result: UserResult, user: UserQuery, sent: recall_pb2.User, most_bytes: int) -> list[str]:
     """The keys that the caller sent and the model does not know, without repeats, up to a number of them and of bytes.
 
-    Of a stored history only the hashes are known, so its unknown clicks are counted and not listed.
+    Only the hashes of a stored history are known, so its unknown clicks are counted and not listed.
     """
     if not len(sent.hist_item_keys):
         return []

@@ -219,7 +219,7 @@ class RecallService(recall_pb2_grpc.RecallServiceServicer):
     async def DeleteUsers(  # noqa: N802
         self, request: recall_pb2.DeleteUsersRequest, context: Context
     ) -> recall_pb2.DeleteUsersResponse:
-        """Delete users."""
+        """Delete remembered users."""
         return await self._users.delete(self._channels, request, context)
 
     async def LogFeedback(  # noqa: N802

@@ -50,7 +50,7 @@ class UserService:
             await self._remembered[1].prepare(channels)
 
     async def follow(self, channels: Channels) -> None:
-        """Keep the users' vectors in step with the releases that are served, for ever."""
+        """Keep the users' vectors in step with the releases that are served, until cancelled."""
         if self._remembered:
             await self._remembered[1].follow(channels, self._settings.watch_interval_s)
 
@@ -116,7 +116,7 @@ class UserService:
     async def delete(
         self, channels: Channels, request: recall_pb2.DeleteUsersRequest, context: Context
     ) -> recall_pb2.DeleteUsersResponse:
-        """Delete users."""
+        """Delete remembered users."""
         remembered, _ = self._enabled()
         check_batch("user_ids", request.user_ids, self._settings)
         served = channels.served or [channels.default.current]

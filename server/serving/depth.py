@@ -1,17 +1,18 @@
 """How many hits are fetched for each user: users who want different numbers share a search where that costs little.
 
 Milvus fetches one number of hits for all queries of a search. 64 users with 128 hits of each interest cost it 14 % more
-than with 50, with 256 twice as much, and from there on in proportion (HNSW, ef 128, 367,982 items), because an index
-must look at as many items as it gives. So all users up to `TOGETHER` hits share searches, those up to 192, those up to
-256, and so on: who wants many costs the others nothing.
+than with 50, and with 256 twice as much (HNSW, ef 128, 367,982 items). More hits cost in proportion, because an index
+must look at as many items as it gives. So all users up to `TOGETHER` hits share searches, those up to 192 share others,
+those up to 256 others, and so on. Users with many hits cost the others nothing.
 
-Exclusions take hits away, and who has long histories excludes much that is not near. So a first search leaves room for
-few of them; only a user whom it gave too little is searched for again, with as many hits as all exclusions could take.
-What a user was shown were the nearest items of one interest or another, so a first search has room for twice the share
-of an interest.
+Exclusions take hits away, and a user with a long history excludes much that is not near. So a first search leaves room
+for few of them. Only a user whom it gave too little is searched for again, with room for all exclusions. The items that
+a user was shown were the nearest ones of some interest, so a first search has room for twice the share of an interest.
+
 Boosts that lower items may bring items to the top that are not among the nearest. So a first search has room for as
 many lowered items as there would be if they were spread evenly. A user for whom that was not enough is searched for
 again among all items, in memory.
+
 A rule such as at_most may drop any number of hits. So users with such rules are searched for again and again, each time
 `WIDER`, until they have enough, or all that there is.
 """
@@ -57,7 +58,7 @@ class Depth:
     widens: bool = False
     """Whether the user has rules that may drop any number of hits; `needed` is then all that may be fetched."""
     lowers: bool = False
-    """Whether boosts lower items of the user, so that the next search looks at all items."""
+    """Whether boosts lower items of the user, which means that the next search scores all items."""
     whole: bool = False
     """Whether all items are scored in memory."""
 

@@ -131,7 +131,7 @@ def merge(
         user: [Q] int64, the user of each query, 0 to B - 1.
         interest: [Q] int64, the interest of each query.
         top_k: [B] int64, most candidates that each user gets.
-        round_robin: [B] bool, whether a user's interests take turns, and so do the two sources of an interest;
+        round_robin: [B] bool, whether a user's interests take turns, and also the two sources of an interest;
             otherwise the best places come first.
         excluded: what users must not get.
         explain: whether the fate of every hit is wanted.

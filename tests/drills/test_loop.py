@@ -301,7 +301,7 @@ async def test_no_callback_is_long_when_users_are_remembered(
     vectors = remembering._users._remembered[1]
 
     async def catch_up() -> None:
-        vectors._caught_up = None
+        vectors._caught_up.clear()
         await vectors.catch_up(remembering.releases.current)
 
     assert not await longest(watchdog, catch_up)

@@ -65,7 +65,7 @@ class _Usual:
 async def with_lifted(
     release: Release, found: Found, vectors: Float32, lifts: Sequence[Lift], limits: Int64, wanted: Int64
 ) -> Found:
-    """What was found, ordered anew by inner product and boosts, with the boosted items that come before.
+    """Order the hits by inner product and boosts, and add the boosted items that come before them.
 
     Args:
         release: whose items.

@@ -38,13 +38,13 @@ class _Pins:
     """The pins of a query."""
 
     item_ids: Int64
-    """[p] int64."""
+    """[p] int64, their external ids."""
     there: Mask
     """[p] bool, which of them a user may get: those that the collection has and that match the filter."""
 
 
 class Places:
-    """Fills places."""
+    """Fills the places of pins and of drawn items."""
 
     def __init__(self, matching: MatchingItems, local: LocalItems) -> None:
         """`matching`: the items that match filters; `local`: all items."""

@@ -17,7 +17,7 @@ class PopularRule:
     groups: Sequence[tuple[Groups, int]]
     """For each attribute, the values of the items, and how many may share one."""
     detail: str
-    """Why a part of the rule is not applied; empty if all of it is."""
+    """Why a part of the rule is not applied; empty if the whole rule is."""
 
     def among(self, places: Int64, items: int) -> Int64:
         """The places of the items that the rule takes.

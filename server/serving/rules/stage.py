@@ -30,7 +30,7 @@ PAIRS_AN_ITEM = 30
 
 
 class RulesStage:
-    """Applies rules."""
+    """Applies the rules of requests."""
 
     def __init__(self, attributes: Attributes, local: LocalItems) -> None:
         """`attributes`: of items; `local`: knows the embeddings of items that were added since the build."""

@@ -1,7 +1,7 @@
 """Applies the rules of a batch's users to their merged lists.
 
 The merge gives all items of users with rules, ranked, and each rule takes the list that the one before it gives: first
-at_most drops items, then diversity orders the best of the others anew, then per_interest_min moves items up. The first
+at_most drops items, then diversity orders the best of the others, then per_interest_min moves items up. The first
 `top_k` become candidates. Another rule that ranks items would come before at_most.
 
 A list is only ranked as a search of the whole collection would rank it down to the last hit of an interest that has
@@ -42,13 +42,13 @@ class Rules:
     most: Mapping[str, Int64]
     """For each attribute, [B] int64, how many candidates may share a value; 0 for any number."""
     per_interest_min: Int64
-    """[B] int64."""
+    """[B] int64, candidates that each interest has at least."""
     diversity: Float32
-    """[B] float32."""
+    """[B] float32, how much candidates shall differ, 0 to 1."""
 
     @property
     def ruled(self) -> Mask:
-        """[B] bool, who has rules."""
+        """[B] bool, whether each user has rules."""
         return self.needed > 0
 
     @property
@@ -58,7 +58,7 @@ class Rules:
 
     @property
     def capped(self) -> Mask:
-        """[B] bool, who has a rule about attributes."""
+        """[B] bool, whether each user has a rule about attributes."""
         return np.any([most > 0 for most in self.most.values()], axis=0) if self.most else np.zeros_like(self.ruled)
 
 
@@ -257,7 +257,7 @@ def _diversified(
 
 
 def _fates(rules: Rules, merged: Merged, items: Ranked, kept: Mask, listed: Int64, order: Int64, taken: Int64) -> Int64:
-    """The fate of every hit of a batch of one user, after the rules; `listed`: what at_most takes, `order`: anew."""
+    """The fate of every hit of a batch of one user. `listed`: what at_most takes; `order`: that of diversity."""
     assert merged.fate is not None  # noqa: S101 - the caller looked
     top_k, needed = int(rules.top_k[0]), int(rules.needed[0])
     fate, hit = merged.fate.copy(), merged.hit[items.row]
