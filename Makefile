@@ -30,10 +30,10 @@ demo: install  ## Train, index, serve, evaluate, call: a few minutes. Your own d
 milvus: install  ## A real Milvus server until Ctrl-C: PORT=19530 DATA=data/milvus
 	@$(BIN)/python -m tests.milvus --port $(PORT) --data $(DATA)
 
-test: install  ## Tests, against Milvus Lite and a real Milvus server, in parallel: 9 minutes on two cores
+test: install  ## Tests, against Milvus Lite and a real Milvus server, in parallel: a quarter of an hour on two cores
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal
 
-drills: install  ## Kills, hangs, overload, soak, fuzz, small benchmarks, the demo, packages and images: 12 minutes
+drills: install  ## Kills, hangs, overload, soak, fuzz, small benchmarks, the demo, packages and images: a quarter of an hour
 	@$(MAKE) --no-print-directory --jobs 3 --keep-going --output-sync=target drills-milvus drills-apart drills-rest
 
 drills-milvus:
