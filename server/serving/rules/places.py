@@ -75,9 +75,9 @@ class Places:
                 said.append(f"pins {which} (from 0) are left out: {why or 'no such items, or they do not match'}")
         pool = None
         if query.explore:
-            both = " and ".join(f"({own})" for own in (query.filter, query.explore.filter) if own)
-            only = query.filter or query.explore.filter
-            found, why = await self._among(release, both if both.count(") and (") else only, known, time_left_s)
+            filters = [own for own in (query.filter, query.explore.filter) if own]
+            both = " and ".join(f"({own})" for own in filters) if len(filters) > 1 else "".join(filters)
+            found, why = await self._among(release, both, known, time_left_s)
             pool = Pool(release, found) if found else None
             said += [f"no items are explored: {why}"] if why else []
         size = len(results) * (PLACED_ITEMS + query.top_k)
