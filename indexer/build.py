@@ -20,6 +20,7 @@ from indexer.items.attributes import Attribute, Attributes
 from indexer.progress import Progress
 from indexer.verify import MIN_RECALL, RECALL_AT, Recall, check_contents, check_recall
 from mind.artifact import Artifact
+from mind.config import MAX_BONUS
 from mind.encoder import NumpyEncoder, check_golden
 from mind.keys import MAX_KEY_BYTES, Keys
 from mind.milvus.collection import (
@@ -46,8 +47,6 @@ ABANDONED_S = 24 * 3600
 MAX_ATTRIBUTES = (64 - len((ITEM_ID, ITEM_KEY, EMBEDDING, VECTOR_SOURCE)) - len(FIELDS)) // 2
 """Maximum number of attributes on a Milvus server, which allows 64 fields in a collection, a journal included."""
 
-MAX_BONUS = 1_000
-"""Maximum bonus of neighbours, as in `mind.config`."""
 MOST_LISTS = 2**16
 """Maximum `nlist` that Milvus accepts."""
 ITEMS_PER_LIST = 39

@@ -17,6 +17,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from mind.errors import ConfigError
 from mind.events import Events
 
+MAX_BONUS = 1_000
+"""Maximum of what neighbours get on top of their score."""
+
 
 class Effect(Enum):
     """What changes if a key of `runner` has another value. A key without an `Effect` is a setting of the model."""
@@ -95,7 +98,7 @@ class HyperParameters(_Section):
     """Maximum number of interests of a user (K)."""
     join_cosine: float | None = Field(default=None, ge=-1, le=1)
     """Cosine from which two interests of a user become one. null: validation users choose it. 1: joins none."""
-    neighbour_bonus: float | None = Field(default=None, ge=0, le=1_000)
+    neighbour_bonus: float | None = Field(default=None, ge=0, le=MAX_BONUS)
     """What neighbours of the newest clicks get on top of their score. null: validation users choose it. 0: none."""
     routing_init: Literal["history", "random"] = "history"
     """Start of the interests. history: at items of the history that are far apart. random: as in the paper."""

@@ -13,6 +13,7 @@ from indexer.errors import RefusedError
 from mind.artifact import Artifact, load_artifact, write_artifact
 from mind.encoder import NumpyEncoder
 from mind.milvus.connection import Connection
+from mind.milvus.rules import ReleaseRules
 from mind.milvus.store import Store
 from mind.transfer import Models
 from server.loader import Loader
@@ -107,3 +108,29 @@ async def test_a_server_does_as_the_release_says(
     release: Release = releases.current
     assert release.neighbours is not None
     assert (release.adds_neighbours, release.neighbours.bonus) == (adds, bonus)
+
+
+async def test_collections_of_one_model_have_each_its_own_bonus_and_rules(tmp_path: Path) -> None:
+    """Channels share the model of such collections, and nothing that belongs to a collection."""
+    store, artifact = FakeStore(), model_with(tmp_path, 4)
+    first = store.collections.pop(store.publish(artifact))
+    assert first.fingerprint
+    for channel, bonus in (("live", 2.5), ("b", None), ("c", 0.0)):
+        fingerprint = first.fingerprint.model_copy(update={"neighbours": bonus})
+        store.collections[fingerprint.collection] = replace(first, fingerprint=fingerprint)
+        store.point(channel, fingerprint.collection)
+    store.collections[store.alias].rules = ReleaseRules(per_interest_min=1).to_json()  # type: ignore[index, union-attr]
+    loader = Loader(store, Models(tmp_path), lambda model: NumpyEncoder(model.weights, model.hyper_parameters))
+    found = {}
+    for channel in ("live", "b", "c"):
+        releases = Releases(store, loader, channel)
+        await releases.check()
+        found[channel] = releases.current
+    bonuses = {channel: release.neighbours and release.neighbours.bonus for channel, release in found.items()}
+    assert bonuses == {"live": 2.5, "b": 4, "c": 4}
+    assert {channel: release.adds_neighbours for channel, release in found.items()} == {
+        "live": True,
+        "b": True,
+        "c": False,
+    }
+    assert [release.rules.per_interest_min for release in found.values()] == [1, 0, 0]
